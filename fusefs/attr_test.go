@@ -1,0 +1,104 @@
+//go:build linux
+
+package fusefs_test
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+func TestTimes(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	write(t, name, "x")
+	set := func(atime, mtime unix.Timespec) {
+		t.Helper()
+		require.NoError(t, unix.UtimesNanoAt(unix.AT_FDCWD, name, []unix.Timespec{atime, mtime}, 0))
+	}
+	set(unix.Timespec{Sec: 1000, Nsec: 1}, unix.Timespec{Sec: 2000, Nsec: 2})
+	for _, place := range []string{name, join(m.tree, "f")} {
+		st := lstat(t, place)
+		require.Equal(t, syscall.Timespec{Sec: 1000, Nsec: 1}, st.Atim)
+		require.Equal(t, syscall.Timespec{Sec: 2000, Nsec: 2}, st.Mtim)
+	}
+	set(unix.Timespec{Nsec: unix.UTIME_OMIT}, unix.Timespec{Sec: 3000})
+	require.EqualValues(t, 1000, lstat(t, name).Atim.Sec)
+	require.EqualValues(t, 3000, lstat(t, name).Mtim.Sec)
+	set(unix.Timespec{Nsec: unix.UTIME_NOW}, unix.Timespec{Nsec: unix.UTIME_OMIT})
+	require.WithinDuration(t, time.Now(), time.Unix(lstat(t, name).Atim.Unix()), time.Minute)
+	require.EqualValues(t, 3000, lstat(t, name).Mtim.Sec)
+	set(unix.Timespec{Sec: -5}, unix.Timespec{Sec: -5}) // before the epoch
+	require.EqualValues(t, -5, lstat(t, name).Mtim.Sec)
+}
+
+func TestWriteSetsTimes(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	write(t, name, "x")
+	old := time.Unix(1000, 0)
+	require.NoError(t, os.Chtimes(name, old, old))
+	write(t, name, "y")
+	for _, place := range []string{name, join(m.tree, "f")} {
+		require.WithinDuration(t, time.Now(), time.Unix(lstat(t, place).Mtim.Unix()), time.Minute)
+	}
+	// A copy that keeps times (cp -p) sets them before it closes the file.
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString("z")
+	require.NoError(t, err)
+	at := unix.NsecToTimespec(old.UnixNano())
+	require.NoError(t, unix.UtimesNanoAt(int(f.Fd()), "", []unix.Timespec{at, at}, unix.AT_EMPTY_PATH))
+	require.NoError(t, f.Close())
+	require.EqualValues(t, 1000, lstat(t, name).Mtim.Sec)
+	require.EqualValues(t, 1000, lstat(t, join(m.tree, "f")).Mtim.Sec)
+}
+
+func TestStatx(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	write(t, name, "12345")
+	var here, there unix.Statx_t
+	require.NoError(t, unix.Statx(unix.AT_FDCWD, name, 0, unix.STATX_ALL, &here))
+	require.NoError(t, unix.Statx(unix.AT_FDCWD, join(m.tree, "f"), 0, unix.STATX_ALL, &there))
+	require.NotZero(t, here.Mask&unix.STATX_BTIME)
+	require.Equal(t, there.Btime, here.Btime)
+	require.Equal(t, there.Ino, here.Ino)
+	require.EqualValues(t, 5, here.Size)
+	require.Equal(t, there.Blocks, here.Blocks)
+}
+
+func TestStatfs(t *testing.T) {
+	m := newMount(t)
+	var here, there unix.Statfs_t
+	require.NoError(t, unix.Statfs(m.dir, &here))
+	require.NoError(t, unix.Statfs(m.tree, &there))
+	require.Equal(t, there.Blocks, here.Blocks)
+	require.Equal(t, there.Files, here.Files)
+	require.EqualValues(t, 255, here.Namelen)
+}
+
+func TestModeIsWhatItSays(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	write(t, name, "x")
+	for _, mode := range []uint32{0, 0o400, 0o1777, 0o4755, 0o2755} {
+		require.NoError(t, unix.Chmod(name, mode))
+		require.Equal(t, mode, lstat(t, name).Mode&0o7777)
+		require.Equal(t, mode, lstat(t, join(m.tree, "f")).Mode&0o7777)
+	}
+	require.NoError(t, os.Chmod(m.dir, 0o700))
+	require.EqualValues(t, 0o700, lstat(t, m.tree).Mode&0o7777)
+}
+
+func TestUmaskIsTheCallers(t *testing.T) {
+	m := newMount(t)
+	(*user)(nil).must(t, "cd "+m.dir+"; umask 027; mkdir d; touch f; mkfifo p")
+	require.EqualValues(t, 0o750, lstat(t, join(m.tree, "d")).Mode&0o7777)
+	require.EqualValues(t, 0o640, lstat(t, join(m.tree, "f")).Mode&0o7777)
+	require.EqualValues(t, 0o640, lstat(t, join(m.tree, "p")).Mode&0o7777)
+}

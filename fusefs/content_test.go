@@ -1,0 +1,271 @@
+//go:build linux
+
+package fusefs_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader"
+)
+
+func TestAppendFromTwoProcesses(t *testing.T) {
+	m := newMount(t)
+	f := join(m.dir, "log")
+	(*user)(nil).must(t, fmt.Sprintf(`
+		for who in a b; do
+			( exec 3>>%s; i=0; while [ $i -lt 500 ]; do echo $who line >&3; i=$((i+1)); done ) &
+		done; wait`, f))
+	lines := strings.Split(strings.TrimSpace(read(t, join(m.tree, "log"))), "\n")
+	require.Len(t, lines, 1000)
+	for _, l := range lines {
+		require.Contains(t, []string{"a line", "b line"}, l)
+	}
+}
+
+func TestWriteOnlyOpenOfPartOfAPage(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	write(t, name, strings.Repeat("x", 10_000))
+	dropCaches(t, m)
+	for _, mode := range []os.FileMode{0o644, 0o200} {
+		require.NoError(t, os.Chmod(name, mode))
+		f, err := os.OpenFile(name, os.O_WRONLY, 0)
+		require.NoError(t, err)
+		_, err = f.WriteAt([]byte("yyy"), 5000)
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+		require.EqualValues(t, mode, lstat(t, join(m.tree, "f")).Mode&0o7777)
+	}
+	require.NoError(t, os.Chmod(name, 0o600))
+	require.Equal(t, strings.Repeat("x", 5000)+"yyy"+strings.Repeat("x", 4997), read(t, join(m.tree, "f")))
+}
+
+// dropCaches makes the kernel forget the pages of the mount: a new open would
+// keep them.
+func dropCaches(t *testing.T, m *testMount) {
+	t.Helper()
+	f, err := os.Open(join(m.dir, "f"))
+	require.NoError(t, err)
+	require.NoError(t, f.Sync())
+	require.NoError(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+	require.NoError(t, f.Close())
+}
+
+func TestTruncate(t *testing.T) {
+	m := newMount(t)
+	name, back := join(m.dir, "f"), join(m.tree, "f")
+	write(t, name, "0123456789")
+
+	require.NoError(t, os.Truncate(name, 4)) // without a descriptor
+	require.Equal(t, "0123", read(t, back))
+	write(t, name, "") // O_TRUNC
+	require.Equal(t, "", read(t, back))
+
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString("dirty pages")
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(5))
+	require.NoError(t, f.Truncate(8))
+	require.NoError(t, f.Close())
+	require.Equal(t, "dirty\x00\x00\x00", read(t, back))
+
+	// Linux truncates for O_RDONLY too, given permission to write.
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_TRUNC, 0)
+	require.NoError(t, err)
+	require.NoError(t, unix.Close(fd))
+	require.Equal(t, "", read(t, back))
+}
+
+func TestNothingGrowsBeyondTheLargestUpload(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	write(t, name, "x")
+	require.ErrorIs(t, os.Truncate(name, uploader.MaxUpload+1), syscall.EFBIG)
+	require.NoError(t, os.Truncate(name, uploader.MaxUpload))
+
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	require.ErrorIs(t, unix.Fallocate(int(f.Fd()), 0, uploader.MaxUpload, 1), syscall.EFBIG)
+	from := int64(0)
+	to := int64(uploader.MaxUpload)
+	_, err = unix.CopyFileRange(int(f.Fd()), &from, int(f.Fd()), &to, 1, 0)
+	require.ErrorIs(t, err, syscall.EFBIG)
+
+	_, err = f.WriteAt([]byte("y"), uploader.MaxUpload) // into the kernel's cache
+	require.NoError(t, err)
+	require.ErrorIs(t, f.Sync(), syscall.EFBIG)
+	require.EqualValues(t, uploader.MaxUpload, lstat(t, join(m.tree, "f")).Size)
+	require.NoError(t, f.Truncate(1))
+}
+
+func TestFallocate(t *testing.T) {
+	m := newMount(t)
+	name, back := join(m.dir, "f"), join(m.tree, "f")
+	const page = 4096
+	write(t, name, strings.Repeat("x", 4*page))
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer f.Close()
+	allocate := func(mode uint32, off, size int64) error { return unix.Fallocate(int(f.Fd()), mode, off, size) }
+
+	require.NoError(t, allocate(0, 0, 8*page))
+	require.EqualValues(t, 8*page, lstat(t, name).Size)
+	require.NoError(t, allocate(unix.FALLOC_FL_KEEP_SIZE, 8*page, 8*page))
+	require.EqualValues(t, 8*page, lstat(t, name).Size)
+	require.NoError(t, allocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, page, page))
+	require.NoError(t, allocate(unix.FALLOC_FL_ZERO_RANGE, 3*page, 6*page))
+	require.NoError(t, allocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, 9*page, page))
+
+	want := bytes.Repeat([]byte("x"), 3*page)
+	clear(want[page : 2*page])
+	want = append(want, make([]byte, 6*page)...)
+	require.Equal(t, string(want), read(t, name))
+	require.Equal(t, string(want), read(t, back))
+
+	require.ErrorIs(t, allocate(unix.FALLOC_FL_COLLAPSE_RANGE, 0, page), syscall.EOPNOTSUPP)
+	require.ErrorIs(t, allocate(unix.FALLOC_FL_INSERT_RANGE, 0, page), syscall.EOPNOTSUPP)
+}
+
+func TestCopyFileRange(t *testing.T) {
+	m := newMount(t)
+	write(t, join(m.dir, "from"), "0123456789")
+	write(t, join(m.dir, "to"), "abcdefghij")
+	from, err := os.Open(join(m.dir, "from"))
+	require.NoError(t, err)
+	defer from.Close()
+	to, err := os.OpenFile(join(m.dir, "to"), os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer to.Close()
+
+	r, w := int64(2), int64(8)
+	n, err := unix.CopyFileRange(int(from.Fd()), &r, int(to.Fd()), &w, 100, 0)
+	require.NoError(t, err)
+	require.Equal(t, 8, n)
+	require.Equal(t, "abcdefgh23456789", read(t, join(m.dir, "to")))
+	require.Equal(t, "abcdefgh23456789", read(t, join(m.tree, "to")))
+}
+
+func TestSeekDataAndHole(t *testing.T) {
+	m := newMount(t)
+	f, err := os.Create(join(m.dir, "f"))
+	require.NoError(t, err)
+	defer f.Close()
+	const mib = 1 << 20
+	require.NoError(t, f.Truncate(4*mib))
+	_, err = f.WriteAt(bytes.Repeat([]byte("d"), mib), 2*mib)
+	require.NoError(t, err)
+	// Not synced: what is only in the kernel's cache must not look like a hole.
+	data, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA)
+	require.NoError(t, err)
+	require.EqualValues(t, 2*mib, data)
+	hole, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
+	require.NoError(t, err)
+	require.EqualValues(t, 3*mib, hole)
+	_, err = unix.Seek(int(f.Fd()), hole, unix.SEEK_DATA)
+	require.ErrorIs(t, err, syscall.ENXIO)
+}
+
+func TestOpenUnlinkedFile(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	f, err := os.Create(name)
+	require.NoError(t, err)
+	_, err = f.WriteString("content")
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(name))
+	write(t, name, "another file of this name")
+
+	require.NoError(t, f.Chmod(0o640))
+	require.NoError(t, f.Truncate(4))
+	at := unix.NsecToTimespec(42e9)
+	require.NoError(t, unix.UtimesNanoAt(int(f.Fd()), "", []unix.Timespec{at, at}, unix.AT_EMPTY_PATH))
+	require.NoError(t, unix.Fsetxattr(int(f.Fd()), "user.x", []byte("y"), 0))
+	buf := make([]byte, 10)
+	n, err := unix.Fgetxattr(int(f.Fd()), "user.x", buf)
+	require.NoError(t, err)
+	require.Equal(t, "y", string(buf[:n]))
+
+	var st unix.Stat_t
+	require.NoError(t, unix.Fstat(int(f.Fd()), &st))
+	require.EqualValues(t, 0, st.Nlink)
+	require.EqualValues(t, 4, st.Size)
+	require.EqualValues(t, 0o640, st.Mode&0o7777)
+	require.EqualValues(t, 42, st.Mtim.Sec)
+	n, err = f.ReadAt(buf, 0)
+	require.Equal(t, "cont", string(buf[:n]))
+	require.Error(t, err)
+	require.NoError(t, f.Sync())
+	require.NoError(t, f.Close())
+	require.Equal(t, "another file of this name", read(t, name))
+}
+
+func TestTmpfileGetsAName(t *testing.T) {
+	m := newMount(t)
+	fd, err := unix.Open(m.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte("named late"))
+	require.NoError(t, err)
+	require.NoError(t, unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, join(m.dir, "f"), unix.AT_SYMLINK_FOLLOW))
+	require.Equal(t, "named late", read(t, join(m.dir, "f")))
+	require.EqualValues(t, 1, lstat(t, join(m.dir, "f")).Nlink)
+}
+
+func TestLocks(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	f, err := os.Create(name)
+	require.NoError(t, err)
+	defer f.Close()
+	require.NoError(t, unix.Flock(int(f.Fd()), unix.LOCK_EX))
+	_, err = (*user)(nil).sh(t, "flock -n "+name+" true")
+	require.Error(t, err, "flock(2) of another process")
+	require.NoError(t, unix.Flock(int(f.Fd()), unix.LOCK_UN))
+	(*user)(nil).must(t, "flock -n "+name+" true")
+
+	lock := unix.Flock_t{Type: unix.F_WRLCK, Len: 10}
+	require.NoError(t, unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &lock))
+	g, err := os.OpenFile(name, os.O_RDWR, 0)
+	require.NoError(t, err)
+	defer g.Close()
+	require.ErrorIs(t, unix.FcntlFlock(g.Fd(), unix.F_OFD_SETLK, &lock), syscall.EAGAIN)
+	lock.Start = 10
+	require.NoError(t, unix.FcntlFlock(g.Fd(), unix.F_OFD_SETLK, &lock))
+}
+
+func TestSharedMappingOutlivesItsDescriptor(t *testing.T) {
+	m := newMount(t)
+	write(t, join(m.dir, "f"), strings.Repeat("-", 8192))
+	helper(t, "mmap", join(m.dir, "f"))
+	require.Equal(t, "first"+strings.Repeat("-", 5000-5)+"second"+strings.Repeat("-", 8192-5006), read(t, join(m.tree, "f")))
+}
+
+func mmapHelper(args []string) error {
+	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	copy(mem, "first")
+	if err := f.Close(); err != nil {
+		return err
+	}
+	copy(mem[5000:], "second")
+	if err := unix.Msync(mem, unix.MS_SYNC); err != nil {
+		return err
+	}
+	return unix.Munmap(mem)
+}

@@ -1,0 +1,153 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	"uploadfs/uploader"
+)
+
+// How a copying writer is recognised.
+const (
+	copyAhead    = 4 << 20         // the most a copier has read and not yet written, bytes
+	copySample   = 4 << 10         // bytes compared at a time
+	copyDeadline = 2 * time.Second // for looking at a file that may be on a dead network filesystem
+)
+
+// copySource guesses the size of a file that somebody copies into the mount: the
+// size of the file it copies from. cp, dd, cat, mv, pv, install, curl file: and
+// shutil.copyfile hold exactly one regular file open for reading, read it from
+// the start and write the same bytes to the same offsets. What holds an input
+// open and writes something else (gzip, tar) is found out by comparing samples.
+type copySource struct {
+	rules *rules
+	by    opener
+	ino   uint64 // of the file being written
+}
+
+// copySource returns the guess for a file that by has opened for writing, nil if
+// the opener is not known.
+func (r *rules) copySource(by opener, ino uint64) uploader.SizeOracle {
+	if by.tgid == 0 {
+		return nil
+	}
+	return &copySource{r, by, ino}
+}
+
+// Size implements [uploader.SizeOracle]. It looks at the opener's descriptors
+// through /proc, which touches no file, then at the source beside the request:
+// that can wait for ever on a dead network filesystem, and is then given up.
+func (c *copySource) Size(ctx context.Context, file io.ReaderAt, off, n, written int64) (int64, bool) {
+	ctx, cancel := context.WithTimeout(ctx, copyDeadline)
+	defer cancel()
+	source, at, ok := c.source(written)
+	if !ok || !c.by.lives() {
+		return 0, false
+	}
+	type answer struct {
+		size int64
+		ok   bool
+	}
+	found := make(chan answer, 1)
+	go func() {
+		size, ok := sameSamples(source, file, off, n)
+		found <- answer{size, ok && size >= at}
+	}()
+	select {
+	case a := <-found:
+		return a.size, a.ok
+	case <-ctx.Done():
+		return 0, false
+	}
+}
+
+// source finds the one file that the opener reads from, and how far it has
+// written: by the position of its own descriptor on our file where that moves,
+// since in write-back the daemon has seen less than was written.
+func (c *copySource) source(written int64) (name string, at int64, ok bool) {
+	all, err := descriptors(c.by.tgid)
+	if err != nil {
+		return "", 0, false
+	}
+	devices, err := mountDevices(strconv.Itoa(c.by.tgid))
+	if err != nil {
+		return "", 0, false
+	}
+	at = written
+	output := -1
+	var inputs []descriptor
+	for _, d := range all {
+		ours := devices[d.mount] == c.rules.ours()
+		if ours && d.ino == c.ino && d.writable() {
+			at, output = max(at, d.pos), d.fd
+		}
+		// What is not in the list of mounts is a pipe, a socket or the
+		// like; what is on our own mount must not be touched from here.
+		if _, listed := devices[d.mount]; listed && !ours && !d.writable() && !isDevice(c.by.tgid, d.fd) {
+			inputs = append(inputs, d)
+		}
+	}
+	if len(inputs) != 1 {
+		return "", 0, false
+	}
+	// The copier goes on meanwhile, so the input is looked at again between
+	// two looks at the output. With sendfile and an offset it stays at 0.
+	in, err := descriptorOf(c.by.tgid, inputs[0].fd)
+	if err != nil {
+		return "", 0, false
+	}
+	last := at
+	if output >= 0 {
+		if d, err := descriptorOf(c.by.tgid, output); err == nil {
+			last = max(last, d.pos)
+		}
+	}
+	if in.pos != 0 && (in.pos < at || in.pos > last+copyAhead) {
+		return "", 0, false
+	}
+	return fmt.Sprintf("/proc/%d/fd/%d", c.by.tgid, in.fd), at, true
+}
+
+// isDevice reports whether a descriptor is on something below /dev or /proc, such
+// as a terminal or /dev/null, by its name alone.
+func isDevice(tgid, fd int) bool {
+	name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", tgid, fd))
+	return err == nil && (len(name) > 5 && name[:5] == "/dev/" || len(name) > 6 && name[:6] == "/proc/")
+}
+
+// sameSamples compares the first, middle and last bytes of [off, off+n) of the
+// source and of the file, and returns the source's size if they are equal.
+func sameSamples(source string, file io.ReaderAt, off, n int64) (int64, bool) {
+	var st syscall.Stat_t
+	if err := syscall.Stat(source, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return 0, false
+	}
+	// O_NONBLOCK and not O_NOATIME: a look must neither wait nor need rights.
+	fd, err := syscall.Open(source, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, false
+	}
+	in := os.NewFile(uintptr(fd), source)
+	defer in.Close()
+	a, b := make([]byte, copySample), make([]byte, copySample)
+	for _, at := range []int64{off, off + n/2, off + n - copySample} {
+		at = max(at, off)
+		want := min(copySample, off+n-at)
+		if _, err := in.ReadAt(a[:want], at); err != nil && err != io.EOF {
+			return 0, false
+		}
+		if k, err := file.ReadAt(b[:want], at); int64(k) < want && err != nil {
+			return 0, false
+		}
+		if !bytes.Equal(a[:want], b[:want]) {
+			return 0, false
+		}
+	}
+	return st.Size, true
+}

@@ -1,0 +1,169 @@
+//go:build linux
+
+package fusefs_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"uploadfs/fusefs"
+)
+
+// TestMain also is the program of the subprocesses that tests start, see
+// helpers. After the tests it fails the run for what they have left behind.
+func TestMain(m *testing.M) {
+	if name := os.Getenv("FUSEFS_TEST_HELPER"); name != "" {
+		if err := helpers[name](os.Args[1:]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	// Requests and their server are in one process here: with a single
+	// processor the Go scheduler may let one wait for the other.
+	runtime.GOMAXPROCS(max(4, runtime.NumCPU()))
+	syscall.Umask(0)
+	if os.Geteuid() == 0 {
+		// As on any desktop system; what is run as another user needs it.
+		if err := os.Chmod("/dev/fuse", 0o666); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	code := m.Run()
+	if err := leaks(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, "left behind:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// leaks names the mounts, descriptors and goroutines that are left.
+func leaks() error {
+	var all []error
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	all = append(all, err)
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, " "+fusefs.FSType+" ") && strings.Contains(line, os.TempDir()+"/"+tempPrefix) {
+			all = append(all, errors.New("mount: "+line))
+		}
+	}
+	fds, err := os.ReadDir("/proc/self/fd")
+	all = append(all, err)
+	for _, fd := range fds {
+		link, _ := os.Readlink("/proc/self/fd/" + fd.Name())
+		if link == "/dev/fuse" || strings.Contains(link, tempPrefix) {
+			all = append(all, fmt.Errorf("descriptor %s: %s", fd.Name(), link))
+		}
+	}
+	return errors.Join(append(all, goleak.Find())...)
+}
+
+// helpers are what subprocesses of tests do: whatever would block this process,
+// such as a page fault in a mapping of the mount.
+var helpers = map[string]func(args []string) error{
+	"mmap": mmapHelper,
+}
+
+// helper runs one of helpers in a subprocess.
+func helper(t *testing.T, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), "FUSEFS_TEST_HELPER="+name)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}
+
+// user runs shell scripts as somebody, nil being whoever runs the tests.
+type user struct{ uid, gid uint32 }
+
+var nobody = &user{65534, 65534}
+
+// sh runs the script and returns what it wrote, both streams.
+func (u *user) sh(t *testing.T, script string) (out string, err error) {
+	t.Helper()
+	cmd := exec.Command("/bin/sh", "-c", "umask 022; "+script)
+	cmd.Dir = "/"
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	if u != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: u.uid, Gid: u.gid}}
+	}
+	var b bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &b, &b
+	err = cmd.Run()
+	return strings.TrimSpace(b.String()), err
+}
+
+// must is sh for a script that has to succeed.
+func (u *user) must(t *testing.T, script string) string {
+	t.Helper()
+	out, err := u.sh(t, script)
+	require.NoError(t, err, "%s\n%s", script, out)
+	return out
+}
+
+// refused is sh for a script that has to fail with the message of errno.
+func (u *user) refused(t *testing.T, errno syscall.Errno, script string) {
+	t.Helper()
+	out, err := u.sh(t, script)
+	require.Error(t, err, "%s\n%s", script, out)
+	require.Contains(t, strings.ToLower(out), errno.Error(), script)
+}
+
+// me is who runs the tests, or nobody for a test that is about being unprivileged.
+func isRoot() bool { return os.Geteuid() == 0 }
+
+const tempPrefix = "fusefs-test-"
+
+// tempDir is a directory that every user can enter; t.TempDir's are not always.
+func tempDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", tempPrefix)
+	require.NoError(t, err)
+	require.NoError(t, os.Chmod(dir, 0o755))
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	return dir
+}
+
+func write(t *testing.T, name, content string) {
+	t.Helper()
+	require.NoError(t, os.WriteFile(name, []byte(content), 0o644))
+}
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	require.NoError(t, err)
+	return string(b)
+}
+
+func lstat(t *testing.T, name string) *syscall.Stat_t {
+	t.Helper()
+	fi, err := os.Lstat(name)
+	require.NoError(t, err)
+	return fi.Sys().(*syscall.Stat_t)
+}
+
+func names(t *testing.T, dir string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	var list []string
+	for _, e := range entries {
+		list = append(list, e.Name())
+	}
+	return list
+}
+
+func join(elem ...string) string { return filepath.Join(elem...) }

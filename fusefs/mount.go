@@ -1,0 +1,138 @@
+//go:build linux
+
+package fusefs
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// cacheTime is how long the kernel may keep names and attributes, that a name
+// does not exist among them. Nobody but this mount changes the backing tree, so
+// the kernel's knowledge does not age; the bound is there for the administrator
+// who removes something in the state directory by hand. Extended attributes are
+// never cached by the kernel.
+const cacheTime = time.Minute
+
+const (
+	maxWrite = 1 << 20 // bytes of one READ or WRITE: the most that Linux sends by default
+
+	// maxBackground is how many requests of write-back and read-ahead may be
+	// under way. The kernel's own default, 12, is soon taken by one copy.
+	maxBackground = 64
+)
+
+// Server is a mount that is being served. Its methods may be called concurrently.
+type Server struct {
+	fuse *fuse.Server
+	path WritePath
+	done chan struct{} // closed when the last request has been answered
+}
+
+// Mount mounts the tree on the directory mountPoint and serves it until it is
+// unmounted. When it returns, the mount is ready.
+//
+// As root it calls mount(2) itself and falls back to fusermount3; for everybody
+// else fusermount3 does it. The process's umask must be 0: the kernel has already
+// applied the caller's.
+func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
+	path := o.WritePath
+	switch path {
+	case "", Auto:
+		path = Writeback
+	case Writeback:
+	default:
+		return nil, fmt.Errorf("write path %q is not available: use %s or %s", path, Auto, Writeback)
+	}
+	// What is below the mount point is looked at now: later that is the mount itself.
+	mountPoint, err := resolve(mountPoint)
+	if err != nil {
+		return nil, fmt.Errorf("mount point: %w", err)
+	}
+	root, err := newRoot(o)
+	if err != nil {
+		return nil, fmt.Errorf("backing tree: %w", err)
+	}
+
+	timeout := cacheTime
+	logger := slog.NewLogLogger(o.Logger.Handler(), slog.LevelWarn)
+	fo := &fs.Options{
+		EntryTimeout:    &timeout,
+		AttrTimeout:     &timeout,
+		NegativeTimeout: &timeout,
+		NullPermissions: true, // mode 0000 is what it says
+		RootStableAttr:  &fs.StableAttr{Ino: root.info.Key.Ino, Gen: uint64(root.info.Key.Birth)},
+		Logger:          logger,
+		MountOptions: fuse.MountOptions{
+			Name:    fsName,
+			FsName:  m.Source,
+			Options: append([]string{"default_permissions"}, m.Options...),
+			// Without flags go-fuse's direct mount and fusermount3 both
+			// begin with nosuid and nodev.
+			DirectMount:          os.Geteuid() == 0,
+			MaxWrite:             maxWrite,
+			MaxBackground:        maxBackground,
+			EnableSymlinkCaching: true,
+			Logger:               logger,
+			ExtraCapabilities:    capabilities,
+			// The kernel has one or the other of write-back and passthrough.
+			DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+		},
+	}
+	g := &gate{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
+	server, err := fuse.NewServer(g, mountPoint, &fo.MountOptions)
+	if err != nil {
+		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
+	}
+	s := &Server{fuse: server, path: path, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		server.Serve()
+	}()
+	err = server.WaitMount()
+	if err == nil {
+		err = root.rules.mounted(mountPoint)
+	}
+	if err != nil {
+		err = fmt.Errorf("mount on %s: %w", mountPoint, err)
+		if s.Unmount() == nil {
+			s.Wait()
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
+// capabilities are asked of the kernel beside go-fuse's own choice.
+//
+// HANDLE_KILLPRIV_V2: without it the kernel asks for security.capability before
+// every single write, which costs a request each; the duty that comes with it is
+// in setattr. READDIRPLUS_AUTO: attributes come with a listing only when
+// the caller has shown that it wants them.
+const capabilities = fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
+
+// resolve makes a path as /proc/self/mountinfo has it: absolute and without symlinks.
+func resolve(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	return filepath.EvalSymlinks(path)
+}
+
+// Wait returns when the mount is gone, whoever unmounted it, and the last
+// request has been answered.
+func (s *Server) Wait() { <-s.done }
+
+// Unmount unmounts. It fails, and leaves the mount as it was, while files of it
+// are in use.
+func (s *Server) Unmount() error { return s.fuse.Unmount() }
+
+// WritePath is the write path in use, never Auto.
+func (s *Server) WritePath() WritePath { return s.path }

@@ -1,0 +1,216 @@
+//go:build linux
+
+package fusefs
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader"
+)
+
+func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	st, err := n.stat(f)
+	if err != nil {
+		return errnoOf(err)
+	}
+	fillAttr(&out.Attr, &st)
+	return 0
+}
+
+// Statx exists for the birth time, which no other request has.
+func (n *node) Statx(ctx context.Context, f fs.FileHandle, flags, mask uint32, out *fuse.StatxOut) syscall.Errno {
+	st, err := n.stat(f)
+	if err != nil {
+		return errnoOf(err)
+	}
+	out.FromStatx(&st.Statx_t)
+	return 0
+}
+
+// stat describes the backing inode, by the handle if there is one.
+func (n *node) stat(f fs.FileHandle) (stat, error) {
+	switch h := f.(type) {
+	case *handle:
+		return statAt(h.fd, "")
+	case *dirHandle:
+		return statAt(h.fd, "")
+	}
+	p, err := n.pin()
+	if err != nil {
+		return stat{}, err
+	}
+	defer p.close()
+	return p.stat()
+}
+
+func fillAttr(a *fuse.Attr, st *stat) {
+	*a = fuse.Attr{
+		Ino:       st.Ino,
+		Size:      st.Size,
+		Blocks:    st.Blocks,
+		Atime:     uint64(st.Atime.Sec),
+		Atimensec: st.Atime.Nsec,
+		Mtime:     uint64(st.Mtime.Sec),
+		Mtimensec: st.Mtime.Nsec,
+		Ctime:     uint64(st.Ctime.Sec),
+		Ctimensec: st.Ctime.Nsec,
+		Mode:      uint32(st.Mode),
+		Nlink:     st.Nlink,
+		Owner:     fuse.Owner{Uid: st.Uid, Gid: st.Gid},
+		Rdev:      uint32(unix.Mkdev(st.Rdev_major, st.Rdev_minor)),
+		Blksize:   st.Blksize,
+	}
+}
+
+func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	h, _ := f.(*handle)
+	var p pin
+	var err error
+	if h != nil {
+		p, err = pinOf(h.file)
+	} else {
+		p, err = n.pin()
+	}
+	if err != nil {
+		return errnoOf(err)
+	}
+	defer p.close()
+	if err := n.setattr(p, h, in); err != nil {
+		return errnoOf(err)
+	}
+	st, err := p.stat()
+	if err != nil {
+		return errnoOf(err)
+	}
+	fillAttr(&out.Attr, &st)
+	return 0
+}
+
+// setattr makes the changes in an order in which none undoes another: a change
+// of owner takes set-id bits away, one of size sets the time of modification.
+func (n *node) setattr(p pin, h *handle, in *fuse.SetAttrIn) error {
+	uid, setUID := in.GetUID()
+	gid, setGID := in.GetGID()
+	if setUID || setGID {
+		if err := p.chown(orKeep(uid, setUID), orKeep(gid, setGID)); err != nil {
+			return err
+		}
+	}
+	if killsSetID(in.Valid) {
+		if err := n.dropSetID(p); err != nil {
+			return err
+		}
+	}
+	if mode, ok := in.GetMode(); ok {
+		if n.Mode() == unix.S_IFLNK {
+			return unix.EOPNOTSUPP // as every Linux filesystem
+		}
+		if err := p.chmod(mode); err != nil {
+			return err
+		}
+	}
+	if size, ok := in.GetSize(); ok {
+		if err := n.resize(p, h, int64(size)); err != nil {
+			return err
+		}
+	}
+	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+		return p.utimes(
+			timeToSet(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+			timeToSet(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec))
+	}
+	return nil
+}
+
+// killsSetID reports whether a SETATTR with these valid bits asks to take set-id
+// bits away: it says so on truncate and chown, and before a write by somebody
+// without privilege it comes with nothing in it.
+func killsSetID(valid uint32) bool {
+	return valid&fuse.FATTR_KILL_SUIDGID != 0 || valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER) == 0
+}
+
+// dropSetID clears S_ISUID, and S_ISGID where the group may execute: without
+// that, S_ISGID is not a promise about identity but mandatory locking of old. It
+// is our duty since HANDLE_KILLPRIV_V2.
+func (n *node) dropSetID(p pin) error {
+	if n.Mode() != unix.S_IFREG {
+		return nil
+	}
+	st, err := p.stat()
+	if err != nil {
+		return err
+	}
+	mode := st.perm() &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		mode &^= unix.S_ISGID
+	}
+	if mode == st.perm() {
+		return nil
+	}
+	return p.chmod(mode)
+}
+
+// resize is ftruncate(2), also the one that the kernel makes of O_TRUNC. Without
+// a handle that may write it is truncate(2), an open, a change and a close in one.
+func (n *node) resize(p pin, h *handle, size int64) error {
+	if h != nil && h.writer != nil {
+		return h.resize(size)
+	}
+	f, err := p.openWritable()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	rel, _ := n.path()
+	w, err := n.root.Uploader.OpenWriter(n.key(), rel, f)
+	if err != nil {
+		return err
+	}
+	defer w.Close() // commits in the background
+	return resize(w, int(f.Fd()), size)
+}
+
+// resize changes the size of the backing file fd. None gets larger than what the
+// API takes.
+func resize(w *uploader.Writer, fd int, size int64) error {
+	if size > uploader.MaxUpload {
+		return unix.EFBIG
+	}
+	return w.Resize(size, func() error {
+		return retryErr(func() error { return unix.Ftruncate(fd, size) })
+	})
+}
+
+// orKeep is id, or what leaves an owner as it is.
+func orKeep(id uint32, set bool) int {
+	if !set {
+		return -1
+	}
+	return int(id)
+}
+
+func timeToSet(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
+	switch {
+	case valid&set == 0:
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	case valid&now != 0:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	}
+	return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
+}
+
+// Statfs describes the filesystem that holds the backing tree: its free space is
+// what a writer can use.
+func (n *node) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
+	var st syscall.Statfs_t
+	if err := retryErr(func() error { return syscall.Fstatfs(n.root.Tree.Fd(), &st) }); err != nil {
+		return errnoOf(err)
+	}
+	out.FromStatfsT(&st)
+	return 0
+}

@@ -1,0 +1,46 @@
+//go:build linux
+
+package fusefs_test
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/posixtest"
+	"github.com/stretchr/testify/require"
+)
+
+// TestPosix runs go-fuse's own conformance tests, each on a mount of its own.
+func TestPosix(t *testing.T) {
+	for name, test := range posixtest.All {
+		if name == "FcntlFlockLocksFile" {
+			continue // wants one process's two fcntl locks to conflict: they never do
+		}
+		t.Run(name, func(t *testing.T) { test(t, newMount(t).dir) })
+	}
+}
+
+// TestAsOrdinaryUser runs all tests of this package again as a user without any
+// privilege, for whom fusermount3 mounts and whose daemon can give no file away.
+func TestAsOrdinaryUser(t *testing.T) {
+	if !isRoot() {
+		m := newMount(t)
+		write(t, join(m.dir, "f"), "mine")
+		require.EqualValues(t, os.Geteuid(), lstat(t, join(m.tree, "f")).Uid)
+		return
+	}
+	dir := tempDir(t)
+	require.NoError(t, os.Chmod(dir, 0o777))
+	program, err := os.ReadFile("/proc/self/exe")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(join(dir, "tests"), program, 0o755))
+
+	cmd := exec.Command(join(dir, "tests"), "-test.timeout=5m")
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody.uid, Gid: nobody.gid}}
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+}

@@ -1,0 +1,240 @@
+package fusefs_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"uploadfs/fusefs"
+	"uploadfs/uploader"
+	"uploadfs/uploader/backing"
+	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/retry"
+)
+
+const mib = 1 << 20
+
+// stack is everything from the mount to the API: a real mount, the real uploader,
+// the official SDK and an HTTP server on loopback.
+type stack struct {
+	t     testing.TB
+	Dir   string // the mount point
+	State string
+	API   *localapi.Server
+	Up    *uploader.Uploader
+	Mount *fusefs.Server
+	tree  *backing.Tree
+	http  *openaiapi.Backend
+	opts  stackOptions
+}
+
+type stackOptions struct {
+	Part       int64 // part size, bytes; 8 MiB if 0
+	Background bool
+	Timeout    time.Duration // of close
+	Names      uploader.NamePolicy
+	NoMD5      bool
+	Options    []string // of mount
+	API        localapi.Options
+}
+
+// newStack mounts, and unmounts when the test ends.
+func newStack(t testing.TB, o stackOptions) *stack {
+	t.Helper()
+	s := &stack{t: t, opts: o, Dir: filepath.Join(t.TempDir(), "mnt"), State: t.TempDir()}
+	require.NoError(t, os.Mkdir(s.Dir, 0o755))
+	require.NoError(t, os.Mkdir(filepath.Join(s.State, "tree"), 0o755))
+	o.API.Dir, o.API.Key = filepath.Join(s.State, "api"), "test-key"
+	api, err := localapi.Open(o.API)
+	require.NoError(t, err)
+	s.API = api
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	served := make(chan error, 1)
+	go func() { served <- api.Serve(l) }()
+	t.Cleanup(func() {
+		api.SetIntercept(nil)
+		require.NoError(t, api.Close())
+		require.NoError(t, <-served)
+	})
+	s.http, err = openaiapi.New(openaiapi.Config{
+		BaseURL: "http://" + l.Addr().String() + "/v1", Key: openaiapi.StaticKey("test-key"), Slots: 4,
+		Stall: 10 * time.Second,
+	})
+	require.NoError(t, err)
+	t.Cleanup(s.http.Close)
+	s.mount()
+	t.Cleanup(s.unmount)
+	return s
+}
+
+// mount opens the state directory and mounts it.
+func (s *stack) mount() {
+	var err error
+	s.tree, err = backing.Open(filepath.Join(s.State, "tree"))
+	require.NoError(s.t, err)
+	part := s.opts.Part
+	if part == 0 {
+		part = 8 * mib
+	}
+	timeout := s.opts.Timeout
+	if timeout == 0 {
+		timeout = time.Minute
+	}
+	log := slog.New(slog.NewTextHandler(testLog{s.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	s.Up, err = uploader.Open(uploader.Options{
+		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
+		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
+		Names: s.opts.Names, CloseTimeout: timeout, Logger: log,
+	})
+	require.NoError(s.t, err)
+	s.Mount, err = fusefs.Mount(s.Dir,
+		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background},
+		fusefs.MountOptions{Source: s.State, Options: s.opts.Options})
+	require.NoError(s.t, err)
+}
+
+// unmount ends the mount as a daemon does, without draining.
+func (s *stack) unmount() {
+	var err error
+	for range 100 { // a process that was just killed may still be closing
+		if err = s.Mount.Unmount(); err == nil {
+			break
+		}
+		exec.Command("sync", "-f", s.Dir).Run()
+	}
+	require.NoError(s.t, err)
+	s.Mount.Wait()
+	require.NoError(s.t, s.Up.Close())
+	require.NoError(s.t, s.tree.Close())
+}
+
+// testLog sends log lines to the test's own output.
+type testLog struct{ t testing.TB }
+
+func (l testLog) Write(b []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}
+
+func (s *stack) path(name string) string { return filepath.Join(s.Dir, name) }
+
+// sh runs a shell script in the mount. File operations go through other
+// processes: one that serves a mount must not wait for itself.
+func (s *stack) sh(script string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", "cd \"$MNT\" && " + script, "bash"}, args...)...)
+	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// run is sh for a script that must succeed; it returns what it printed.
+func (s *stack) run(script string, args ...string) string {
+	s.t.Helper()
+	out, err := s.sh(script, args...)
+	require.NoError(s.t, err, "%s\n%s", script, out)
+	return strings.TrimSpace(out)
+}
+
+// attr reads one of our extended attributes; "" if it has no value.
+func (s *stack) attr(name, attr string) string {
+	s.t.Helper()
+	buf := make([]byte, 64<<10)
+	n, err := unix.Getxattr(s.path(name), uploader.AttrPrefix+attr, buf)
+	if err == unix.ENODATA {
+		return ""
+	}
+	require.NoError(s.t, err, "%s of %s", attr, name)
+	return string(buf[:n])
+}
+
+// completed checks that the file's File holds exactly these bytes, and that its
+// parts are those the API put it together from.
+func (s *stack) completed(name string, want []byte) {
+	s.t.Helper()
+	require.Equal(s.t, "completed", s.attr(name, "state"), "error: %s", s.attr(name, "error"))
+	id := s.attr(name, "file_id")
+	got := s.content(id)
+	require.Equal(s.t, len(want), len(got), "length of %s", name)
+	require.True(s.t, bytes.Equal(want, got), "the File's bytes differ from those of %s", name)
+	for _, f := range s.API.Files() {
+		if f.ID != id {
+			continue
+		}
+		var ids []string
+		for _, p := range f.Parts {
+			ids = append(ids, p.ID)
+		}
+		require.Equal(s.t, strings.Join(ids, ","), s.attr(name, "part_ids"))
+		for i, p := range ids {
+			require.Equal(s.t, p, s.attr(name, fmt.Sprint("part.", i)))
+		}
+		require.Equal(s.t, f.UploadID, s.attr(name, "upload_id"))
+		require.Equal(s.t, fmt.Sprintf("%d/%d", len(ids), len(ids)), s.attr(name, "progress"))
+		require.Equal(s.t, fmt.Sprint(len(want)), s.attr(name, "bytes_sent"))
+		return
+	}
+	require.Fail(s.t, "unknown File", id)
+}
+
+// content is what the API holds.
+func (s *stack) content(fileID string) []byte {
+	s.t.Helper()
+	r, err := s.API.OpenContent(fileID)
+	require.NoError(s.t, err)
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	require.NoError(s.t, err)
+	return b
+}
+
+// eventually waits for the state that a file comes to in the background.
+func (s *stack) eventually(name, state string) {
+	s.t.Helper()
+	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, 30*time.Second, 5*time.Millisecond,
+		"%s should become %s", name, state)
+}
+
+// source makes a file of n pseudo-random bytes outside the mount.
+func source(t testing.TB, n int) (path string, content []byte) {
+	t.Helper()
+	content = random(n, uint64(n))
+	path = filepath.Join(t.TempDir(), "source.bin")
+	require.NoError(t, os.WriteFile(path, content, 0o644))
+	return path, content
+}
+
+func random(n int, seed uint64) []byte {
+	b := make([]byte, n)
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})
+	r.Read(b)
+	return b
+}
+
+// exitStatus is the status that a process ended with.
+func exitStatus(err error) int {
+	if e, ok := err.(*exec.ExitError); ok {
+		return e.Sys().(syscall.WaitStatus).ExitStatus()
+	}
+	if err != nil {
+		return -1
+	}
+	return 0
+}

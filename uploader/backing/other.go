@@ -1,0 +1,17 @@
+//go:build !linux
+
+package backing
+
+import "golang.org/x/sys/unix"
+
+const (
+	oPath       = 0
+	atEmptyPath = 0
+)
+
+func statx(int, string, int) (Info, error) { return Info{}, unix.ENOTSUP }
+
+func openBeneath(int, string, int, uint32) (int, error) { return -1, unix.ENOTSUP }
+
+// FirstHole is not available here; see the Linux version.
+func FirstHole(int, int64) (int64, error) { return 0, unix.ENOTSUP }

@@ -1,0 +1,261 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"uploadfs/uploader/backing"
+)
+
+// run is a commit under way: the making of the File out of a content. Its
+// goroutine is the uploader's; there is one at a time for a session.
+type run struct{}
+
+// start lets the content be committed, now or after the commit under way. mu is held.
+func (s *session) start() {
+	if s.running != nil {
+		s.cond.Broadcast() // it will see that asked has moved on
+		return
+	}
+	s.running = &run{}
+	s.u.wg.Go(s.commitAll)
+}
+
+// commitAll commits the content that the last close spoke of, and again for as
+// long as closes speak of later ones meanwhile.
+func (s *session) commitAll() {
+	u := s.u
+	queued := u.jobs.Acquire(u.ctx, 1)
+	if queued == nil {
+		defer u.jobs.Release(1)
+	}
+	u.repin(s)
+	defer u.unpin(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		target := s.asked
+		err := s.commit(target)
+		switch {
+		case err == nil, errors.Is(err, errSuperseded):
+		case u.ctx.Err() != nil:
+			s.answer(s.asked, context.Cause(u.ctx))
+			s.running = nil
+			return // the journal has it; the next mount goes on
+		case s.gone:
+			s.answer(s.asked, errGone)
+		default:
+			u.log.Error("failed", "path", s.rec.path, "upload", s.rec.upload.ID, "err", err)
+			if s.content.gen == target {
+				s.move(StateFailed, err)
+			}
+			s.answer(target, err)
+		}
+		if s.gone || s.asked == target || s.rec.state != StateUploading {
+			break
+		}
+	}
+	s.running = nil
+	s.cond.Broadcast()
+}
+
+// commit makes the API hold the content of generation target, through as many
+// Uploads as it takes. mu is held, but not while it works.
+func (s *session) commit(target uint64) error {
+	if err := s.hold(); err != nil {
+		return err
+	}
+	defer s.unhold()
+	if err := s.stands(target); err != nil {
+		return err
+	}
+	info, err := backing.StatFd(int(s.file.Fd()))
+	if err != nil {
+		return localError("stat", err)
+	}
+	if info.Size != s.content.size {
+		return localError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, s.content.size))
+	}
+	sum := s.sumUp()
+	defer sum.stop()
+	for expired, listedOnly := 0, false; ; {
+		file, err := s.transferAll(target, sum)
+		switch {
+		case err == nil:
+			return s.finish(target, file, sum.hex, info)
+		case errors.Is(err, errSuperseded) || s.gone || s.u.ctx.Err() != nil:
+			return err
+		case KindOf(err) == Gone && expired == 0:
+			expired++
+			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.path, "err", err)
+		case KindOf(err) == Gone:
+			s.dropTransfer(err)
+			return &Error{Op: "upload", Kind: Refused, Err: err, Message: s.tooSlow(err)}
+		case KindOf(err) == Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly:
+			// Perhaps the API counts parts that are not listed: once
+			// more, with an Upload that has no others.
+			listedOnly = true
+			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.path, "err", err)
+		default:
+			return err
+		}
+		s.dropTransfer(err)
+	}
+}
+
+// tooSlow says what a line would need for an Upload that expired twice.
+func (s *session) tooSlow(err error) string {
+	size := uint64(s.content.size)
+	return fmt.Sprintf("two Uploads of %s expired before they were sent; that needs a line of %s/s: %s",
+		humanize.IBytes(size), humanize.IBytes(size/3600+1), oneLine(err))
+}
+
+// stands reports why the content of generation target cannot be committed any
+// more, if so. mu is held.
+func (s *session) stands(target uint64) error {
+	switch {
+	case s.u.ctx.Err() != nil:
+		return context.Cause(s.u.ctx)
+	case s.gone:
+		return errGone
+	case s.content.gen != target:
+		return errSuperseded
+	}
+	return nil
+}
+
+// transferAll brings the content into one Upload and completes it. mu is held,
+// but not while it works.
+func (s *session) transferAll(target uint64, sum *sumUp) (File, error) {
+	if x := s.xfer; x != nil && (x.err != nil || x.spec.Bytes != s.content.size) {
+		why := x.err
+		if why == nil {
+			why = fmt.Errorf("declared %d bytes, there are %d", x.spec.Bytes, s.content.size)
+		}
+		s.dropTransfer(why)
+	}
+	if s.xfer == nil {
+		s.newTransfer(s.content.size)
+	}
+	x, file := s.xfer, s.file
+	s.mu.Unlock()
+	err := s.prove(x, file)
+	s.mu.Lock()
+	if err != nil {
+		return File{}, err
+	}
+	s.pump()
+	for !x.complete(&s.content) && x.err == nil && s.stands(target) == nil {
+		s.cond.Wait()
+		s.pump()
+	}
+	if err := s.stands(target); err != nil {
+		return File{}, err
+	}
+	if x.err != nil {
+		return File{}, x.err
+	}
+
+	s.mu.Unlock()
+	md5, err := sum.wait()
+	if err == nil {
+		err = s.u.acquire(x.ctx)
+	}
+	s.mu.Lock()
+	if err != nil {
+		return File{}, err
+	}
+	if err := s.stands(target); err != nil {
+		s.u.freeSlot()
+		return File{}, err
+	}
+	ids := make([]string, len(x.parts))
+	for i, p := range x.parts {
+		ids[i] = p.id
+	}
+	s.rec.completing = true // before the call: its answer may be lost with us
+	s.save()
+	s.mu.Unlock()
+	done, err := s.u.opts.Backend.Complete(s.checked(x), x.upload.ID, ids, md5)
+	s.u.freeSlot()
+	if err != nil {
+		err = s.why(x, err)
+	}
+	s.mu.Lock()
+	if err != nil {
+		s.rec.completing = errors.Is(err, ErrOutcomeUnknown)
+		s.save()
+	}
+	return done, err
+}
+
+// finish records that the API holds the content of generation target as file. mu is held.
+func (s *session) finish(target uint64, file File, md5 string, info backing.Info) error {
+	x := s.xfer
+	x.end(errors.New("completed"))
+	s.xfer = nil
+	s.rec.completing = false
+	s.u.log.Info("completed", "path", s.rec.path, "upload", x.upload.ID, "file", file.ID,
+		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.created).Round(time.Millisecond))
+	if s.content.gen != target {
+		// Right, and already superseded: the file has changed since.
+		s.rec.superseded = append(s.rec.superseded[:len(s.rec.superseded):len(s.rec.superseded)], file.ID)
+		s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
+		s.save()
+		s.publish()
+		s.answer(target, nil)
+		return nil
+	}
+	s.rec.fileID, s.rec.md5 = file.ID, md5
+	s.rec.size, s.rec.mtime = x.spec.Bytes, info.Mtime
+	s.rec.parts = nil
+	for _, p := range x.parts {
+		s.rec.parts = append(s.rec.parts, partRecord{p.off, p.n, p.crc, p.id})
+	}
+	s.content.settle()
+	s.move(StateCompleted, nil)
+	s.u.journal.sync()
+	s.answer(target, nil)
+	return nil
+}
+
+// sumUp is the hashing of a content to its end, beside its sending.
+type sumUp struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	hex    string
+	err    error
+}
+
+// sumUp starts the hashing. mu is held.
+func (s *session) sumUp() *sumUp {
+	ctx, cancel := context.WithCancel(s.u.ctx)
+	sum := &sumUp{cancel: cancel, done: make(chan struct{})}
+	if !s.u.opts.Checksum {
+		close(sum.done)
+		return sum
+	}
+	file, size := s.file, s.content.size
+	s.refs++ // until the hashing is over
+	s.u.wg.Go(func() {
+		sum.hex, sum.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
+		s.mu.Lock()
+		s.unhold()
+		s.mu.Unlock()
+		close(sum.done)
+	})
+	return sum
+}
+
+// wait returns the MD5 in hex, "" where none is taken.
+func (s *sumUp) wait() (string, error) {
+	<-s.done
+	return s.hex, s.err
+}
+
+// stop ends the hashing if nobody needs it any more.
+func (s *sumUp) stop() { s.cancel() }

@@ -1,0 +1,71 @@
+package uploader
+
+// content is what a session knows of its file's bytes: how many there are,
+// which were written since it began to change, and when each block changed last.
+// "When" is a generation: a counter that every change increases. A part that was
+// read at a generation is current as long as no block under it has a later one.
+//
+// A change is counted before it happens and again afterwards. Counting it only
+// afterwards would let a commit finish while the change is half done; counting
+// it only before would let a part that was read meanwhile pass as current.
+//
+// Not safe for concurrent use; the session's mutex guards it.
+type content struct {
+	block   int64 // bytes under one generation
+	size    int64
+	gen     uint64
+	gens    []uint64 // by block; missing ones have never changed
+	written extents  // since the content was last known to be committed, or made
+	ahead   bool     // the size was set before the data (ftruncate, fallocate)
+}
+
+// touch counts a change of [off, end). It does not change the size.
+func (c *content) touch(off, end int64) {
+	c.gen++
+	if off >= end {
+		return
+	}
+	last := (end - 1) / c.block
+	for int64(len(c.gens)) <= last {
+		c.gens = append(c.gens, 0)
+	}
+	for i := off / c.block; i <= last; i++ {
+		c.gens[i] = c.gen
+	}
+}
+
+// wrote records that [off, end) now holds what a writer put there.
+func (c *content) wrote(off, end int64) {
+	c.touch(off, end)
+	c.written.add(off, end)
+	c.size = max(c.size, end)
+}
+
+// resize records a new size. Bytes that come or go count as changed; none that
+// come count as written.
+func (c *content) resize(size int64) {
+	c.touch(min(size, c.size), max(size, c.size))
+	if size < c.size {
+		c.written.remove(size, c.size)
+	} else if size > c.size {
+		c.ahead = true
+	}
+	c.size = size
+}
+
+// changedAfter reports whether any byte of [off, end) changed later than gen.
+func (c *content) changedAfter(off, end int64, gen uint64) bool {
+	for i := off / c.block; i*c.block < end && i < int64(len(c.gens)); i++ {
+		if c.gens[i] > gen {
+			return true
+		}
+	}
+	return false
+}
+
+// settle forgets what was written: the content is committed, and from now on an
+// old byte is not one that a writer has just put there.
+func (c *content) settle() {
+	c.written = nil
+	c.ahead = false
+}

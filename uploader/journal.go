@@ -1,0 +1,391 @@
+package uploader
+
+import (
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"modernc.org/sqlite" // the "sqlite" driver, pure Go
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"uploadfs/uploader/backing"
+)
+
+// journalVersion is the version of the schema. A later program migrates an
+// older one; an older program refuses a later one.
+const journalVersion = 1
+
+// schema is the journal: what must survive a killed daemon. A file is named by
+// its backing inode and birth time, so rename, hard links, unlink and the reuse
+// of inode numbers cannot confuse it; its path is a hint for people.
+const schema = `
+CREATE TABLE files (
+	ino        INTEGER NOT NULL,
+	birth      INTEGER NOT NULL,  -- ns since the epoch
+	path       TEXT    NOT NULL,
+	state      TEXT    NOT NULL,
+	since      INTEGER NOT NULL,  -- ns, of the state
+	open       INTEGER NOT NULL,  -- a handle that may change the file is open
+	size       INTEGER NOT NULL,  -- of the content the state speaks of
+	mtime      INTEGER NOT NULL,  -- ns, of the same
+	filename   TEXT NOT NULL, purpose TEXT NOT NULL, mime_type TEXT NOT NULL, expires INTEGER NOT NULL,
+	declared   INTEGER NOT NULL,  -- bytes the Upload was created for
+	upload_id  TEXT    NOT NULL,
+	created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, -- ns, of the Upload
+	completing INTEGER NOT NULL,  -- Complete was called and its answer is not known
+	file_id    TEXT NOT NULL, md5 TEXT NOT NULL,
+	error      TEXT NOT NULL, kind INTEGER NOT NULL,
+	superseded TEXT NOT NULL,     -- JSON list of File IDs
+	PRIMARY KEY (ino, birth)
+) WITHOUT ROWID;
+CREATE INDEX files_state ON files(state);
+CREATE INDEX files_path ON files(path);
+CREATE TABLE parts (
+	ino INTEGER NOT NULL, birth INTEGER NOT NULL,
+	off INTEGER NOT NULL, len INTEGER NOT NULL,
+	crc INTEGER NOT NULL,         -- CRC-32C of exactly the bytes sent
+	id  TEXT    NOT NULL,
+	PRIMARY KEY (ino, birth, off)
+) WITHOUT ROWID;`
+
+// journal is the durable memory of the sessions: SQLite with a write-ahead log.
+// Every commit survives a killed daemon and none waits for the disk; a power cut
+// may take the last ones, never the database. All methods may be called
+// concurrently.
+type journal struct {
+	write *sql.DB // one connection: SQLite has one writer
+	read  *sql.DB // readers never wait for the writer (WAL)
+	log   *slog.Logger
+
+	syncing sync.WaitGroup // the syncer, started by openJournal and ended by close
+	wake    chan struct{}
+}
+
+// record is one file's row, with its parts where a method says so.
+type record struct {
+	key        backing.Key
+	path       string
+	state      State
+	since      time.Time
+	open       bool
+	size       int64
+	mtime      int64
+	spec       Spec // as declared; zero while there is no Upload
+	upload     Upload
+	created    time.Time
+	completing bool
+	fileID     string
+	md5        string
+	err        string
+	kind       Kind
+	superseded []string
+	parts      []partRecord
+}
+
+// partRecord is an acknowledged part.
+type partRecord struct {
+	off, n int64
+	crc    uint32
+	id     string
+}
+
+// openJournal opens or makes the journal in dir. It touches nothing when the
+// journal is damaged or of a later version.
+func openJournal(dir string, log *slog.Logger) (*journal, error) {
+	name := filepath.Join(dir, "journal.db")
+	_, err := os.Stat(name)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	// Checkpoints sync the disk, so they are made by the syncer and never
+	// by a commit that somebody's write is waiting for.
+	dsn := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(name) +
+		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(0)"
+	j := &journal{log: log, wake: make(chan struct{}, 1)}
+	if j.write, err = sql.Open("sqlite", dsn); err != nil {
+		return nil, fmt.Errorf("journal %s: %w", name, err)
+	}
+	j.write.SetMaxOpenConns(1)
+	if err := j.prepare(fresh); err != nil {
+		j.write.Close()
+		return nil, fmt.Errorf("journal %s: %w", name, err)
+	}
+	if j.read, err = sql.Open("sqlite", dsn+"&_pragma=query_only(1)"); err != nil {
+		j.write.Close()
+		return nil, fmt.Errorf("journal %s: %w", name, err)
+	}
+	j.read.SetMaxOpenConns(4)
+	j.syncing.Go(j.syncer)
+	return j, nil
+}
+
+// prepare makes the schema, or checks that the one there is ours and whole.
+func (j *journal) prepare(fresh bool) error {
+	var version int
+	if err := j.write.QueryRow("PRAGMA user_version").Scan(&version); err != nil {
+		return damaged(err)
+	}
+	switch {
+	case version > journalVersion:
+		return fmt.Errorf("it is of version %d and this program knows %d: use the newer uploadfs that wrote it", version, journalVersion)
+	case version == 0 && !fresh:
+		// Made, but its first transaction never ended: there is nothing in it.
+		var n int
+		if err := j.write.QueryRow("SELECT count(*) FROM sqlite_master").Scan(&n); err != nil || n > 0 {
+			return damaged(err)
+		}
+		fresh = true
+	case version == 0:
+		fresh = true
+	}
+	if fresh {
+		_, err := j.write.Exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA user_version = %d; COMMIT;", schema, journalVersion))
+		return err
+	}
+	var check string
+	if err := j.write.QueryRow("PRAGMA quick_check(1)").Scan(&check); err != nil || check != "ok" {
+		return damaged(errors.Join(err, fmt.Errorf("%s", check)))
+	}
+	return nil
+}
+
+func damaged(err error) error {
+	return fmt.Errorf("it is damaged (%v): nothing was touched; move it away to have every file of the tree kept as interrupted", err)
+}
+
+// close ends the syncer after a last checkpoint and closes the database.
+func (j *journal) close() error {
+	close(j.wake)
+	j.syncing.Wait()
+	return errors.Join(j.read.Close(), j.write.Close())
+}
+
+// sync asks for the records so far to be brought to the disk soon; requests that
+// come together are served together.
+func (j *journal) sync() {
+	select {
+	case j.wake <- struct{}{}:
+	default: // one is already asked for
+	}
+}
+
+// syncer owns the checkpoints. It runs until close.
+func (j *journal) syncer() {
+	for open := true; open; {
+		_, open = <-j.wake
+		if _, err := j.write.Exec("PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+			j.log.Error("journal not synced", "err", err)
+		}
+	}
+}
+
+const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,
+	declared, upload_id, created_at, expires_at, completing, file_id, md5, error, kind, superseded`
+
+// put writes the row of r, without its parts.
+func (j *journal) put(r *record) error {
+	superseded, err := json.Marshal(r.superseded)
+	if err != nil {
+		return err
+	}
+	_, err = j.write.Exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+		int64(r.key.Ino), r.key.Birth, r.path, string(r.state), r.since.UnixNano(), r.open, r.size, r.mtime,
+		r.spec.Filename, r.spec.Purpose, r.spec.MimeType, int64(r.spec.Expires/time.Second),
+		r.spec.Bytes, r.upload.ID, nanos(r.created), nanos(r.upload.ExpiresAt), r.completing,
+		r.fileID, r.md5, r.err, int(r.kind), string(superseded))
+	if err != nil {
+		return journalError(err)
+	}
+	return nil
+}
+
+// putPart adds an acknowledged part, in the place of an earlier one at its offset.
+func (j *journal) putPart(key backing.Key, p partRecord) error {
+	_, err := j.write.Exec(`INSERT OR REPLACE INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
+		int64(key.Ino), key.Birth, p.off, p.n, int64(p.crc), p.id)
+	if err != nil {
+		return journalError(err)
+	}
+	return nil
+}
+
+// dropParts forgets the parts of a file, whose Upload has ended.
+func (j *journal) dropParts(key backing.Key) error {
+	if _, err := j.write.Exec(`DELETE FROM parts WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth); err != nil {
+		return journalError(err)
+	}
+	return nil
+}
+
+// delete forgets a file.
+func (j *journal) delete(key backing.Key) error {
+	if _, err := j.write.Exec(`DELETE FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth); err != nil {
+		return journalError(err)
+	}
+	return j.dropParts(key)
+}
+
+// get returns the record of a file with its parts, nil if there is none.
+func (j *journal) get(key backing.Key) (*record, error) {
+	rows, err := j.read.Query(`SELECT `+columns+` FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
+	if err != nil {
+		return nil, journalError(err)
+	}
+	found, err := scanRecords(rows)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	r := found[0]
+	r.parts, err = j.parts(key)
+	return r, err
+}
+
+func (j *journal) parts(key backing.Key) ([]partRecord, error) {
+	rows, err := j.read.Query(`SELECT off, len, crc, id FROM parts WHERE ino=? AND birth=? ORDER BY off`, int64(key.Ino), key.Birth)
+	if err != nil {
+		return nil, journalError(err)
+	}
+	defer rows.Close()
+	var parts []partRecord
+	for rows.Next() {
+		var p partRecord
+		if err := rows.Scan(&p.off, &p.n, &p.crc, &p.id); err != nil {
+			return nil, journalError(err)
+		}
+		parts = append(parts, p)
+	}
+	return parts, rows.Err()
+}
+
+// all returns every record that where selects ("" for all), without parts.
+func (j *journal) all(where string, args ...any) ([]*record, error) {
+	rows, err := j.read.Query(`SELECT `+columns+` FROM files `+where, args...)
+	if err != nil {
+		return nil, journalError(err)
+	}
+	return scanRecords(rows)
+}
+
+// counts returns how many files are in each state.
+func (j *journal) counts() (map[State]int, error) {
+	rows, err := j.read.Query(`SELECT state, count(*) FROM files GROUP BY state`)
+	if err != nil {
+		return nil, journalError(err)
+	}
+	defer rows.Close()
+	counts := map[State]int{}
+	for rows.Next() {
+		var s string
+		var n int
+		if err := rows.Scan(&s, &n); err != nil {
+			return nil, journalError(err)
+		}
+		counts[State(s)] = n
+	}
+	return counts, rows.Err()
+}
+
+// renamed gives the file at from, and everything below it, its new path.
+func (j *journal) renamed(from, to string) error {
+	// Everything below "dir/" sorts from it up to "dir0", as '0' follows '/'.
+	_, err := j.write.Exec(`UPDATE files SET path = ?2 || substr(path, length(?1)+1)
+		WHERE path = ?1 OR (path >= ?1 || '/' AND path < ?1 || '0')`, from, to)
+	if err != nil {
+		return journalError(err)
+	}
+	return nil
+}
+
+// touched records that somebody set the mtime of a completed file, so that the
+// next mount does not take it for a change of content.
+func (j *journal) touched(key backing.Key, mtime int64) error {
+	_, err := j.write.Exec(`UPDATE files SET mtime=? WHERE ino=? AND birth=? AND state=?`,
+		mtime, int64(key.Ino), key.Birth, string(StateCompleted))
+	if err != nil {
+		return journalError(err)
+	}
+	return nil
+}
+
+// claimed reports whether a File is already the result of a file of this mount,
+// or was that of an earlier content.
+func (j *journal) claimed(fileID string) (bool, error) {
+	quoted, err := json.Marshal(fileID)
+	if err != nil {
+		return false, err
+	}
+	var n int
+	err = j.read.QueryRow(`SELECT count(*) FROM files WHERE file_id = ?1 OR instr(superseded, ?2) > 0`, fileID, string(quoted)).Scan(&n)
+	if err != nil {
+		return false, journalError(err)
+	}
+	return n > 0, nil
+}
+
+func scanRecords(rows *sql.Rows) ([]*record, error) {
+	defer rows.Close()
+	var all []*record
+	for rows.Next() {
+		var (
+			r                        record
+			ino, since, created, exp int64
+			life                     int64
+			state, superseded        string
+		)
+		err := rows.Scan(&ino, &r.key.Birth, &r.path, &state, &since, &r.open, &r.size, &r.mtime,
+			&r.spec.Filename, &r.spec.Purpose, &r.spec.MimeType, &life,
+			&r.spec.Bytes, &r.upload.ID, &created, &exp, &r.completing,
+			&r.fileID, &r.md5, &r.err, &r.kind, &superseded)
+		if err != nil {
+			return nil, journalError(err)
+		}
+		if err := json.Unmarshal([]byte(superseded), &r.superseded); err != nil {
+			return nil, fmt.Errorf("journal: superseded Files of %s: %w", r.path, err)
+		}
+		r.key.Ino, r.state, r.since = uint64(ino), State(state), time.Unix(0, since)
+		r.spec.Expires = time.Duration(life) * time.Second
+		r.created, r.upload.ExpiresAt = fromNanos(created), fromNanos(exp)
+		all = append(all, &r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, journalError(err)
+	}
+	return all, nil
+}
+
+// journalError gives a full disk its errno, so that the writer whom it stops
+// hears of it as a local disk would say it.
+func journalError(err error) error {
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_FULL:
+			return localError("journal", errors.Join(syscall.ENOSPC, err))
+		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY:
+			return localError("journal", errors.Join(syscall.EIO, err))
+		}
+	}
+	return fmt.Errorf("journal: %w", err)
+}
+
+// nanos keeps the zero time zero.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
+}

@@ -1,0 +1,72 @@
+package uploader
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// outcomeCheck is the context key under which a session offers to look whether a
+// Complete whose answer was lost has been carried out.
+type outcomeCheck struct{}
+
+// WithOutcomeCheck returns a context whose Complete, when its answer is lost,
+// can be told whether the File exists. Only the caller knows which Files are
+// other content's, so only it can tell. check returns the File if it is there;
+// an error ends the Complete with it.
+func WithOutcomeCheck(ctx context.Context, check func(context.Context) (file File, found bool, err error)) context.Context {
+	return context.WithValue(ctx, outcomeCheck{}, check)
+}
+
+// CheckOutcome asks what [WithOutcomeCheck] has put into ctx. offered is false
+// where it has not, and then nothing may be concluded.
+func CheckOutcome(ctx context.Context) (file File, found, offered bool, err error) {
+	check, ok := ctx.Value(outcomeCheck{}).(func(context.Context) (File, bool, error))
+	if !ok {
+		return File{}, false, false, nil
+	}
+	file, found, err = check(ctx)
+	return file, found, true, err
+}
+
+// clockSkew is by how much the API's clock may be behind ours.
+const clockSkew = time.Minute
+
+// checked is the context of a Complete for the transfer.
+func (s *session) checked(x *transfer) context.Context {
+	return WithOutcomeCheck(s.noted(x), func(ctx context.Context) (File, bool, error) {
+		return s.u.lookFor(ctx, x.upload.ID, x.spec, x.created)
+	})
+}
+
+// lookFor finds the File that came of the Upload, if it did: the one File with
+// its name, size and purpose, made since then, that no other file of the mount
+// has a claim to. Several leave no way to tell, and taking the wrong one would be
+// a lie.
+func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, created time.Time) (File, bool, error) {
+	files, err := u.opts.Backend.FindFiles(ctx, spec, created.Add(-clockSkew))
+	if err != nil {
+		return File{}, false, err
+	}
+	var free []File
+	var ids []string
+	for _, f := range files {
+		claimed, err := u.journal.claimed(f.ID)
+		if err != nil {
+			return File{}, false, err
+		}
+		if !claimed {
+			free, ids = append(free, f), append(ids, f.ID)
+		}
+	}
+	switch len(free) {
+	case 0:
+		return File{}, false, nil
+	case 1:
+		u.log.Info("the answer to complete was lost, and the File is there", "upload", uploadID, "file", free[0].ID)
+		return free[0], true, nil
+	}
+	return File{}, false, &Error{Op: "complete", UploadID: uploadID, Kind: Refused, Message: fmt.Sprintf(
+		"its answer was lost and several Files could be the result (%s): delete all but one at the API and retry", strings.Join(ids, ", "))}
+}

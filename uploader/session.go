@@ -1,0 +1,415 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader/backing"
+)
+
+// session is one backing file's life from its first write to completed, whatever
+// names the file has meanwhile. It is in memory while it has a writer or work;
+// what has to survive is in rec and in the journal.
+type session struct {
+	u      *Uploader
+	key    backing.Key
+	status atomic.Pointer[Status] // the last one published; readers never lock
+
+	mu   sync.Mutex // guards everything below; never held during a Backend call
+	cond *sync.Cond // on mu: something that a commit waits for has moved on
+
+	rec     record
+	writers int  // open handles that may change the file
+	gone    bool // it has no name left: nothing of it is sent any more
+	pinned  int  // calls that use the session right now, so that it stays in the table
+
+	file    *os.File // the backing file, while refs > 0
+	refs    int
+	content content
+	began   time.Time        // the first change of this content
+	cycle   int              // counts contents: one begins with the first change after a settled one
+	full    map[int64]bool   // by chunk: nothing in it is unwritten
+	poison  extents          // ranges whose write failed and that nothing has replaced
+	lost    error            // the errno of that failure
+	digest  digest           // MD5 of content, in file order
+	hashing bool             // digestAhead is at work
+	held    *time.Timer      // sends a held file that nobody renames
+	waiters map[*waiter]bool // closes that wait for a commit
+
+	oracle    SizeOracle
+	expected  int64          // the size that the content is thought to get; 0 unknown
+	confirmed map[int64]bool // by chunk: the size was asked for with this chunk full
+	learning  bool           // learn is at work
+	guessed   bool           // the size cannot be told: do not ask again for this content
+
+	xfer    *transfer // the Upload that the content goes to; nil while there is none
+	running *run      // the commit under way
+	asked   uint64    // the generation that the last close spoke of
+	next    time.Time // while retrying: the next attempt
+	lastAck time.Time // when the API last acknowledged bytes of this content
+}
+
+// waiter is a close that waits until its generation is settled.
+type waiter struct {
+	gen  uint64
+	done chan error // buffered; receives once
+}
+
+func newSession(u *Uploader, key backing.Key) *session {
+	s := &session{
+		u: u, key: key,
+		rec:       record{key: key, state: StateEmpty, since: time.Now()},
+		content:   content{block: u.block},
+		digest:    digest{block: u.block},
+		full:      map[int64]bool{},
+		confirmed: map[int64]bool{},
+		waiters:   map[*waiter]bool{},
+	}
+	s.cond = sync.NewCond(&s.mu)
+	return s
+}
+
+// hold makes s.file usable until unhold, opening it if nobody has it open. mu is held.
+func (s *session) hold() error {
+	if s.refs == 0 {
+		f, err := s.u.tree.OpenKey(s.key, s.rec.path)
+		if err != nil {
+			return localError("open", err)
+		}
+		s.file = f
+	}
+	s.refs++
+	return nil
+}
+
+// adopt is hold for a caller that has the file open: its descriptor is
+// duplicated, which needs no name and no permission. mu is held.
+func (s *session) adopt(f *os.File) error {
+	if s.refs == 0 {
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return localError("dup", err)
+		}
+		s.file = os.NewFile(uintptr(fd), f.Name())
+	}
+	s.refs++
+	return nil
+}
+
+// unhold ends a hold. The descriptor goes with the last one: kept on a deleted
+// file it would keep its pages too. mu is held.
+func (s *session) unhold() {
+	if s.refs--; s.refs > 0 {
+		return
+	}
+	s.file.Close()
+	s.file = nil
+	// This may have been the last thing that kept the session in the table,
+	// whose lock comes before ours.
+	s.u.wg.Go(func() {
+		s.u.repin(s)
+		s.u.unpin(s)
+	})
+}
+
+// move brings the session into another state, for the reason cause (nil where
+// the state needs none), and into the journal before anybody sees it. mu is held.
+func (s *session) move(to State, cause error) {
+	if from := s.rec.state; from != to {
+		if !from.may(to) {
+			s.u.log.Error("illegal change of state", "path", s.rec.path, "from", from, "to", to)
+		}
+		s.rec.state, s.rec.since = to, time.Now()
+	}
+	s.rec.err, s.rec.kind = oneLine(cause), Transient
+	if cause != nil {
+		s.rec.kind = KindOf(cause)
+	}
+	s.save()
+	s.publish()
+}
+
+// save writes the record to the journal. A failure is logged and not more: the
+// effect that the record protects has happened at the API, and forgetting it
+// costs sending it again, not the content. mu is held.
+func (s *session) save() {
+	if s.gone {
+		return
+	}
+	if err := s.u.journal.put(&s.rec); err != nil {
+		s.u.log.Error("not recorded", "path", s.rec.path, "state", s.rec.state, "err", err)
+	}
+}
+
+// publish makes what is known now the status that everybody reads. mu is held.
+func (s *session) publish() {
+	s.status.Store(s.rec.status(s.xfer, s.next))
+}
+
+// status is the record as people see it, with the parts of the transfer x where
+// there is one.
+func (r *record) status(x *transfer, next time.Time) *Status {
+	st := &Status{
+		Path: r.path, State: r.state, Size: r.size, Since: r.since,
+		Filename: r.spec.Filename, Purpose: r.spec.Purpose, MimeType: r.spec.MimeType,
+		UploadID: r.upload.ID, ExpiresAt: r.upload.ExpiresAt,
+		FileID: r.fileID, MD5: r.md5, Error: r.err, Superseded: r.superseded,
+	}
+	if r.state == StateRetrying {
+		st.NextAttempt = next
+	}
+	if st.UploadID == "" {
+		return st
+	}
+	add := func(id string, n int64) {
+		st.parts = append(st.parts, id)
+		if id != "" {
+			st.PartIDs = append(st.PartIDs, id)
+			st.Acked++
+			st.BytesSent += n
+		}
+		st.Total++
+	}
+	if x != nil {
+		for _, p := range x.parts {
+			add(p.id, p.n)
+		}
+	} else {
+		for _, p := range r.parts {
+			add(p.id, p.n)
+		}
+	}
+	return st
+}
+
+// change is called before every change of content. The first one since the
+// content was settled takes its results away and tells the journal, which is why
+// it may fail, and then the change must not happen. mu is held.
+func (s *session) change() error {
+	if s.gone || s.rec.state == StateWriting || len(s.poison) > 0 {
+		return nil
+	}
+	before := s.rec
+	if s.held != nil {
+		s.held.Stop()
+		s.held = nil
+	}
+	if s.running == nil || s.rec.fileID != "" {
+		// A new content. While a commit is under way it is an edit of
+		// the old one, and the parts that do not change still serve.
+		s.began = time.Now()
+		s.cycle++
+		s.full, s.confirmed = map[int64]bool{}, map[int64]bool{}
+		s.expected, s.guessed = 0, false
+	}
+	if s.rec.fileID != "" {
+		s.rec.superseded = append(s.rec.superseded[:len(s.rec.superseded):len(s.rec.superseded)], s.rec.fileID)
+		s.rec.fileID, s.rec.md5 = "", ""
+	}
+	if s.xfer == nil {
+		s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
+		s.rec.parts, s.rec.completing = nil, false
+	}
+	s.rec.state, s.rec.since = StateWriting, time.Now()
+	s.rec.err, s.rec.kind = "", Transient
+	if err := s.u.journal.put(&s.rec); err != nil {
+		s.rec = before
+		return err
+	}
+	s.publish()
+	return nil
+}
+
+// ask decides what a close means for the content as it is now: the one place
+// that says whether, and when, it is committed. It returns the generation to wait
+// for, or settled and the answer. mu is held.
+func (s *session) ask() (gen uint64, settled bool, err error) {
+	gen = s.content.gen
+	s.rec.size = s.content.size
+	switch {
+	case s.gone:
+		s.asked = gen
+		return gen, true, nil
+	case len(s.poison) > 0:
+		return gen, true, s.lost
+	case gen == s.asked:
+		return gen, s.running == nil, s.standing()
+	}
+	s.asked = gen
+	switch {
+	case s.content.size == 0:
+		s.dropTransfer(errors.New("emptied"))
+		s.settle(StateEmpty, nil)
+	case s.u.names.excluded(s.rec.path):
+		s.dropTransfer(errors.New("excluded"))
+		s.settle(StateExcluded, nil)
+	case s.u.names.held(s.rec.path):
+		s.settle(StateHeld, nil)
+		s.armHold()
+	case s.content.size > MaxUpload:
+		err := &Error{Op: "close", Kind: TooLarge, Message: "larger than 8 GiB, which is the most that an Upload can hold; the file stays here"}
+		s.settle(StateFailed, err)
+		return gen, true, err
+	default:
+		s.move(StateUploading, nil)
+		s.start()
+		return gen, false, nil
+	}
+	return gen, true, nil
+}
+
+// settle ends a content without the API: nothing of it is to be sent now.
+func (s *session) settle(to State, cause error) {
+	s.content.settle()
+	s.move(to, cause)
+	s.answer(s.content.gen, cause)
+}
+
+// standing is the error that holds for the content as it is: of failed and
+// interrupted ones. mu is held.
+func (s *session) standing() error {
+	if s.lost != nil && len(s.poison) > 0 {
+		return s.lost
+	}
+	if s.rec.state == StateFailed || s.rec.state == StateInterrupted {
+		return &Error{Kind: s.rec.kind, UploadID: s.rec.upload.ID, Message: s.rec.err}
+	}
+	return nil
+}
+
+// answer tells every close that waits for gen or an earlier generation. mu is held.
+func (s *session) answer(gen uint64, err error) {
+	for w := range s.waiters {
+		if w.gen <= gen {
+			w.done <- err
+			delete(s.waiters, w)
+		}
+	}
+	s.cond.Broadcast()
+}
+
+// wait waits until gen is settled. ctx bounds the waiting and not the upload, as
+// does timeout: so long without one acknowledged byte, or for ever if 0.
+func (s *session) wait(ctx context.Context, w *waiter, timeout time.Duration) error {
+	defer func() {
+		s.mu.Lock()
+		delete(s.waiters, w)
+		s.mu.Unlock()
+	}()
+	var expired <-chan time.Time
+	started := time.Now()
+	if timeout > 0 {
+		t := time.NewTicker(max(timeout/20, time.Millisecond))
+		defer t.Stop()
+		expired = t.C
+	}
+	for {
+		select {
+		case err := <-w.done:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case now := <-expired:
+			s.mu.Lock()
+			since := s.lastAck
+			s.mu.Unlock()
+			if since.Before(started) {
+				since = started
+			}
+			if now.Sub(since) >= timeout {
+				return context.DeadlineExceeded
+			}
+		}
+	}
+}
+
+// armHold starts the time after which a held file is sent under the name it
+// has, counted from its last close. mu is held.
+func (s *session) armHold() {
+	if s.writers > 0 {
+		return
+	}
+	if s.held != nil {
+		s.held.Stop()
+	}
+	s.held = time.AfterFunc(s.u.names.HoldFor, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.release()
+	})
+}
+
+// release sends a held file. mu is held.
+func (s *session) release() {
+	if s.rec.state != StateHeld || s.gone || s.u.ctx.Err() != nil {
+		return
+	}
+	s.move(StateUploading, nil)
+	s.start()
+}
+
+// renamed looks at the name that the file has now: a held or excluded file with
+// a final name is sent. mu is held.
+func (s *session) renamed() {
+	switch {
+	case s.writers > 0:
+		return // the close will see to it
+	case s.rec.state == StateHeld && s.u.names.excluded(s.rec.path):
+		s.move(StateExcluded, nil)
+	case s.rec.state == StateHeld && !s.u.names.held(s.rec.path),
+		s.rec.state == StateExcluded && !s.u.names.excluded(s.rec.path):
+		s.move(StateUploading, nil)
+		s.start()
+	}
+}
+
+// digestAhead hashes in the background what is full from the file's start on, so
+// that little is left at close. mu is held.
+func (s *session) digestAhead() {
+	if !s.u.opts.Checksum || s.hashing || s.running != nil || s.gone {
+		return
+	}
+	if s.hold() != nil {
+		return
+	}
+	s.hashing = true
+	s.u.wg.Go(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for done := int64(-1); s.running == nil; {
+			end := s.content.written.prefix() / s.u.block * s.u.block
+			if end <= done {
+				break
+			}
+			file := s.file
+			s.mu.Unlock()
+			_, err := s.digest.advance(s.u.ctx, file, end, false, s.generation, s.stale)
+			s.mu.Lock()
+			if err != nil {
+				break // the commit meets it again, and reports it
+			}
+			done = end
+		}
+		s.hashing = false
+		s.unhold()
+	})
+}
+
+// generation and stale are what a digest asks; they lock.
+func (s *session) generation() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.content.gen
+}
+
+func (s *session) stale(off, end int64, gen uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.content.changedAfter(off, end, gen)
+}

@@ -1,0 +1,399 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"sync"
+	"time"
+)
+
+var (
+	errGone     = &Error{Kind: Removed, Message: "the file was removed before it was uploaded"}
+	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
+	cancelGrace = 15 * time.Second // for telling the API that an Upload is given up
+)
+
+// transfer is one Upload that a content goes to: declared once with its exact
+// size, fed with parts in any order, and completed or given up. It belongs to a
+// session, whose mutex guards it.
+type transfer struct {
+	spec     Spec
+	upload   Upload // zero until declared
+	created  time.Time
+	parts    []*part // in file order, without gaps, spec.Bytes in all
+	replaced int     // acknowledged parts whose place later ones took: the API has them unlisted
+
+	ctx      context.Context // ends when the transfer is given up, or the Upload expires
+	cancel   context.CancelCauseFunc
+	expiry   *time.Timer
+	feeding  bool // the feeder is at work
+	inflight int
+	calls    sync.WaitGroup // the feeder and every part under way
+	err      error          // what ended it
+}
+
+// part is a chunk of the content and the API's receipt for it.
+type part struct {
+	off, n  int64
+	id      string // "" until acknowledged
+	crc     uint32 // CRC-32C of exactly the bytes sent
+	gen     uint64 // the content's generation when the reading began
+	tried   bool   // it went once while the file was being written; the next time is at commit
+	sending bool
+	proven  bool // what id stands for was sent by this process, or compared since
+}
+
+// newTransfer plans an Upload of size bytes in whole chunks. It sends nothing
+// yet. mu is held.
+func (s *session) newTransfer(size int64) *transfer {
+	x := &transfer{}
+	x.ctx, x.cancel = context.WithCancelCause(s.u.ctx)
+	x.spec.Bytes = size
+	for off := int64(0); off < size; off += s.u.chunk {
+		x.parts = append(x.parts, &part{off: off, n: min(s.u.chunk, size-off)})
+	}
+	s.xfer = x
+	return x
+}
+
+// dropTransfer gives the transfer up: what is under way is stopped, and the
+// Upload is cancelled behind. mu is held.
+func (s *session) dropTransfer(why error) {
+	x := s.xfer
+	if x == nil {
+		return
+	}
+	s.xfer = nil
+	s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
+	s.rec.parts, s.rec.completing = nil, false
+	x.end(why)
+	s.u.wg.Go(func() {
+		x.calls.Wait()
+		s.mu.Lock()
+		id, expires := x.upload.ID, x.upload.ExpiresAt
+		s.mu.Unlock()
+		if id == "" || time.Now().After(expires) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(s.u.ctx, cancelGrace)
+		defer cancel()
+		if err := s.u.opts.Backend.Cancel(ctx, id); err != nil {
+			s.u.log.Warn("upload not cancelled; it expires by itself", "upload", id, "err", err)
+			return
+		}
+		s.u.log.Info("upload cancelled", "upload", id, "why", oneLine(why))
+	})
+}
+
+// end stops whatever the transfer is doing.
+func (x *transfer) end(why error) {
+	if x.err == nil {
+		x.err = why
+	}
+	x.cancel(why)
+	if x.expiry != nil {
+		x.expiry.Stop()
+	}
+}
+
+// declared takes the API's answer to Create and lets the transfer end when the
+// Upload expires. mu is held.
+func (x *transfer) declared(spec Spec, up Upload, created time.Time) {
+	x.spec, x.upload, x.created = spec, up, created
+	expired := &Error{Op: "upload", UploadID: up.ID, Kind: Gone, Message: fmt.Sprintf(
+		"the Upload of %d bytes expired %s after it was created", spec.Bytes, up.ExpiresAt.Sub(created).Round(time.Second))}
+	x.expiry = time.AfterFunc(time.Until(up.ExpiresAt), func() { x.cancel(expired) })
+}
+
+// current reports whether the part's receipt stands for what is in the file now.
+func (p *part) current(c *content) bool {
+	return p.id != "" && p.proven && !c.changedAfter(p.off, p.off+p.n, p.gen)
+}
+
+// complete reports whether every part is acknowledged and current, and nothing
+// is under way any more.
+func (x *transfer) complete(c *content) bool {
+	if x.inflight > 0 || x.upload.ID == "" {
+		return false
+	}
+	for _, p := range x.parts {
+		if !p.current(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// nextPart is the one place that decides what is sent now: at a commit whatever is
+// not current; before it, a chunk that is full and whose size is confirmed, once.
+// nil: nothing. mu is held.
+func (s *session) nextPart(x *transfer) *part {
+	for _, p := range x.parts {
+		if p.sending || p.current(&s.content) {
+			continue
+		}
+		if s.running != nil || s.early(p) {
+			return p
+		}
+	}
+	return nil
+}
+
+// early reports whether the part may go before the commit. mu is held.
+func (s *session) early(p *part) bool {
+	i := p.off / s.u.chunk
+	return s.rec.state == StateWriting && !p.tried && s.expected > 0 && s.full[i] && s.confirmed[i] && len(s.poison) == 0 &&
+		s.content.written.contains(p.off, p.off+p.n)
+}
+
+// pump lets the feeder run if there is something to send. mu is held.
+func (s *session) pump() {
+	x := s.xfer
+	if x == nil || x.err != nil || x.feeding || s.nextPart(x) == nil {
+		return
+	}
+	if err := s.hold(); err != nil {
+		x.end(err)
+		s.cond.Broadcast()
+		return
+	}
+	x.feeding = true
+	s.call(x, func() { s.feed(x) })
+}
+
+// call runs f as one of the transfer's goroutines.
+func (s *session) call(x *transfer, f func()) {
+	x.calls.Add(1)
+	s.u.wg.Go(func() {
+		defer x.calls.Done()
+		f()
+	})
+}
+
+// feed declares the Upload if that has not happened, and then sends parts for as
+// long as there are any that should go. It takes a slot before it decides which
+// part that is, so that the choice is made on what is true then.
+func (s *session) feed(x *transfer) {
+	err := s.declare(x)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for err == nil && s.nextPart(x) != nil {
+		s.mu.Unlock()
+		err = s.u.acquire(x.ctx)
+		s.mu.Lock()
+		if err != nil {
+			break
+		}
+		p := s.nextPart(x)
+		if p == nil || s.hold() != nil {
+			s.u.freeSlot()
+			break
+		}
+		p.sending, p.tried, p.gen = true, true, s.content.gen
+		x.inflight++
+		file := s.file
+		s.call(x, func() { s.send(x, p, file) })
+	}
+	if err != nil {
+		x.end(err)
+	}
+	x.feeding = false
+	s.unhold()
+	s.cond.Broadcast()
+}
+
+// declare creates the Upload, with the attributes and the name of this moment.
+func (s *session) declare(x *transfer) error {
+	s.mu.Lock()
+	id, path := x.upload.ID, s.rec.path
+	s.mu.Unlock()
+	if id != "" {
+		return nil
+	}
+	spec := s.u.spec(path, x.spec.Bytes)
+	if err := s.u.acquire(x.ctx); err != nil {
+		return err
+	}
+	created := time.Now()
+	up, err := s.u.opts.Backend.Create(s.noted(x), spec)
+	s.u.freeSlot()
+	if err != nil {
+		return s.why(x, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x.declared(spec, up, created)
+	if s.xfer != x {
+		return x.err // given up meanwhile; dropTransfer cancels it
+	}
+	s.rec.spec, s.rec.upload, s.rec.created = spec, up, created
+	s.rec.parts, s.rec.completing = nil, false
+	if err := s.u.journal.dropParts(s.key); err != nil {
+		s.u.log.Error("not recorded", "path", path, "upload", up.ID, "err", err)
+	}
+	s.save()
+	s.publish()
+	s.u.log.Info("upload created", "path", path, "upload", up.ID, "bytes", spec.Bytes, "purpose", spec.Purpose)
+	return nil
+}
+
+// send sends one part and records the receipt.
+func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
+	sum := &summing{from: file, base: p.off, at: p.off}
+	started := time.Now()
+	id, err := s.u.opts.Backend.AddPart(s.noted(x), x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
+	s.u.freeSlot()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.unhold()
+	x.inflight--
+	p.sending = false
+	switch {
+	case err == nil && !sum.whole(p.off+p.n):
+		// The bytes were not read once and in order, so nothing is known
+		// of what was sent. It goes again.
+		x.replaced++
+		p.tried = false
+	case err == nil:
+		s.u.line.add(p.n, time.Since(started))
+		if p.id != "" {
+			x.replaced++
+		}
+		p.id, p.crc, p.proven = id, sum.crc, true
+		s.lastAck = time.Now()
+		if s.xfer == x {
+			if err := s.u.journal.putPart(s.key, partRecord{p.off, p.n, p.crc, id}); err != nil {
+				s.u.log.Error("not recorded", "path", s.rec.path, "upload", x.upload.ID, "part", id, "err", err)
+			}
+			s.publish()
+		}
+	case x.err == nil:
+		x.end(s.why(x, err))
+	}
+	s.pump()
+	s.cond.Broadcast()
+}
+
+// why prefers the reason for which the transfer was ended to what that looked
+// like from inside a call.
+func (s *session) why(x *transfer, err error) error {
+	if x.ctx.Err() != nil {
+		return context.Cause(x.ctx)
+	}
+	return err
+}
+
+// noted is the context of a call for the transfer: failed attempts that will be
+// repeated show as `retrying`.
+func (s *session) noted(x *transfer) context.Context {
+	return WithRetryNote(x.ctx, func(err error, next time.Time) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.xfer != x || s.running == nil {
+			return
+		}
+		s.next = next
+		switch {
+		case err != nil && (s.rec.state == StateUploading || s.rec.state == StateRetrying):
+			if s.rec.state == StateUploading {
+				s.u.log.Warn("retrying", "path", s.rec.path, "upload", x.upload.ID, "err", err, "next", next)
+			}
+			s.move(StateRetrying, err)
+		case err == nil && s.rec.state == StateRetrying:
+			s.move(StateUploading, nil)
+		}
+	})
+}
+
+// prove compares what the API has acknowledged with what is in the file now, for
+// every part that was sent before this process knew the file: by its CRC-32C.
+func (s *session) prove(x *transfer, file io.ReaderAt) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range x.parts {
+		if p.id == "" || p.proven {
+			continue
+		}
+		gen := s.content.gen
+		s.mu.Unlock()
+		sum := &summing{from: file, base: p.off, at: p.off}
+		_, err := io.Copy(io.Discard, io.NewSectionReader(sum, p.off, p.n))
+		s.mu.Lock()
+		switch {
+		case err != nil:
+			return localError("read", err)
+		case sum.whole(p.off+p.n) && sum.crc == p.crc:
+			p.proven, p.gen = true, gen
+		default:
+			p.id = ""
+			x.replaced++
+		}
+	}
+	return nil
+}
+
+// summing takes the CRC-32C of what is read through it, from base on and in
+// order; reading from base again begins anew. An HTTP client may still be
+// reading for an attempt that has failed when the next one begins, so it locks.
+type summing struct {
+	from io.ReaderAt
+	base int64
+
+	mu  sync.Mutex
+	at  int64 // everything before it is in crc
+	crc uint32
+	odd bool // something was read out of order since base
+}
+
+func (r *summing) ReadAt(b []byte, off int64) (int, error) {
+	n, err := r.from.ReadAt(b, off)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if off == r.base {
+		r.at, r.crc, r.odd = r.base, 0, false
+	}
+	if off == r.at {
+		r.crc = crc32.Update(r.crc, castagnoli, b[:n])
+		r.at += int64(n)
+	} else {
+		r.odd = true
+	}
+	return n, err
+}
+
+// whole reports whether crc covers exactly the bytes from base to end.
+func (r *summing) whole(end int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.odd && r.at == end
+}
+
+// line is how fast parts have gone lately, over all connections together.
+type line struct {
+	mu   sync.Mutex
+	each float64 // bytes per second of one part, smoothed
+}
+
+// add counts a part of n bytes that took d.
+func (l *line) add(n int64, d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := float64(n) / max(d.Seconds(), 1e-6)
+	if l.each == 0 {
+		l.each = now
+	}
+	l.each += (now - l.each) / 4
+}
+
+// rate is the smoothed rate of one part in bytes per second, 0 before the first.
+func (l *line) rate() float64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.each
+}
+
+var errSuperseded = errors.New("the content changed while it was being committed")

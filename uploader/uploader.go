@@ -1,0 +1,467 @@
+// Package uploader knows files as parts: which bytes of which file the API has,
+// what is to be sent next, and what came of it.
+//
+// A [session] is one backing file's life from its first write to completed. The
+// kernel's side of the mount tells it through a [Writer] what changes and what a
+// close means; it sends the content through a [Backend] in parts, at the latest
+// when it is committed, and earlier where the size can be known; and it publishes
+// a [Status] that everybody can read without waiting. What must survive a crash
+// is in the journal before the effect that it protects.
+//
+// The package knows nothing of FUSE, HTTP or JSON over the wire.
+//
+// # Locks
+//
+// Uploader.mu comes before session.mu, and digest.mu before session.mu too. No
+// call of the Backend is made under any of them, and no two sessions are locked
+// at once. The journal is called under session.mu, so that its records come in
+// the order of the states; its commits do not wait for the disk.
+//
+// # Goroutines
+//
+// All belong to the Uploader, which waits for them in Close: a commit (one per
+// session, bounded by jobs), a feeder and the parts in flight (one transfer each,
+// bounded by slots), the hashing, and the asking for a size.
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sort"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"uploadfs/uploader/backing"
+)
+
+// Defaults of [Options].
+const (
+	DefaultPartSize     = MaxPart
+	DefaultParallel     = 8
+	DefaultPurpose      = "user_data"
+	DefaultCloseTimeout = 10 * time.Minute
+)
+
+// commitsPerSlot is how many files may be on their way to the API for each slot.
+// A small file needs three calls one after the other, and while one of them waits
+// for its turn another file's call can have the slot.
+const commitsPerSlot = 4
+
+// Options say what an Uploader works with. All but Backend, Tree and StateDir
+// have defaults.
+type Options struct {
+	Backend      Backend       // with retrying; see package retry
+	Tree         *backing.Tree // stays the caller's
+	StateDir     string        // the journal lives there
+	PartSize     int64         // bytes of a chunk; 0 is auto: as large as can be, at the end so that all slots are busy
+	Parallel     int           // API calls under way over all files
+	Checksum     bool          // send the MD5 with Complete
+	Purpose      string        // where no attribute says another
+	Names        NamePolicy
+	CloseTimeout time.Duration // how long Commit waits without one acknowledged byte; 0 is for ever
+	Logger       *slog.Logger
+}
+
+// Uploader uploads the files of one backing tree. All methods may be called
+// concurrently, but none after Close.
+type Uploader struct {
+	opts    Options
+	tree    *backing.Tree
+	names   NamePolicy
+	journal *journal
+	log     *slog.Logger
+	chunk   int64 // bytes of a chunk that goes while its file is written
+	block   int64 // bytes under one generation; chunk, or smaller where parts may be
+
+	ctx  context.Context // ends with Close
+	stop context.CancelCauseFunc
+	wg   sync.WaitGroup // every goroutine of ours
+
+	slots    *semaphore.Weighted // one for each API call under way; first come, first served
+	inflight atomic.Int64
+	jobs     *semaphore.Weighted // one for each commit under way
+	line     line
+
+	mu       sync.Mutex // guards sessions, and pinned of each
+	sessions map[backing.Key]*session
+	changed  chan struct{} // closed and replaced when a session leaves the table or settles
+}
+
+// Open opens the journal in o.StateDir and goes on with what an earlier daemon
+// left: files whose last close had been seen are sent, in the background; those
+// that were still open are interrupted. Nothing is touched if the journal is
+// damaged or of a later version.
+func Open(o Options) (*Uploader, error) {
+	if o.Parallel == 0 {
+		o.Parallel = DefaultParallel
+	}
+	if o.Purpose == "" {
+		o.Purpose = DefaultPurpose
+	}
+	if o.Names.HoldFor == 0 {
+		o.Names.HoldFor = DefaultHoldFor
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	u := &Uploader{
+		opts: o, tree: o.Tree, names: o.Names, log: o.Logger,
+		chunk: o.PartSize, block: o.PartSize,
+		slots:    semaphore.NewWeighted(int64(o.Parallel)),
+		jobs:     semaphore.NewWeighted(int64(o.Parallel) * commitsPerSlot),
+		sessions: map[backing.Key]*session{},
+		changed:  make(chan struct{}),
+	}
+	if o.PartSize == 0 {
+		u.chunk, u.block = MaxPart, MinPart
+	}
+	u.ctx, u.stop = context.WithCancelCause(context.Background())
+	var err error
+	if u.journal, err = openJournal(o.StateDir, o.Logger); err != nil {
+		return nil, err
+	}
+	if err := u.recover(); err != nil {
+		u.stop(err)
+		u.wg.Wait()
+		return nil, errors.Join(err, u.journal.close())
+	}
+	return u, nil
+}
+
+// Close stops all work, waits until it has stopped, and closes the journal. What
+// is not completed goes on when the tree is opened again.
+func (u *Uploader) Close() error {
+	u.stop(&Error{Kind: Stopped, Message: "unmounted before it was uploaded; it goes on at the next mount"})
+	u.mu.Lock()
+	var all []*session
+	for _, s := range u.sessions {
+		all = append(all, s)
+	}
+	u.mu.Unlock()
+	for _, s := range all {
+		s.mu.Lock()
+		if s.held != nil {
+			s.held.Stop()
+		}
+		x := s.xfer
+		if x != nil {
+			x.end(context.Cause(u.ctx))
+		}
+		s.answer(^uint64(0), context.Cause(u.ctx))
+		s.mu.Unlock()
+	}
+	u.wg.Wait()
+	return u.journal.close()
+}
+
+// acquire takes a slot for one API call.
+func (u *Uploader) acquire(ctx context.Context) error {
+	if err := u.slots.Acquire(ctx, 1); err != nil {
+		return context.Cause(ctx)
+	}
+	u.inflight.Add(1)
+	return nil
+}
+
+func (u *Uploader) freeSlot() {
+	u.inflight.Add(-1)
+	u.slots.Release(1)
+}
+
+// pin finds the session of a file, or makes it from what the journal knows, and
+// keeps it in the table until unpin.
+func (u *Uploader) pin(key backing.Key, path string) (*session, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.sessions[key]
+	if s == nil {
+		s = newSession(u, key)
+		r, err := u.journal.get(key)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			s.rec = *r
+		}
+		s.rec.path = path
+		s.content.size = s.rec.size
+		s.status.Store(s.rec.status(nil, time.Time{}))
+		u.sessions[key] = s
+	}
+	s.pinned++
+	return s, nil
+}
+
+// repin keeps a session that is in the table there until unpin.
+func (u *Uploader) repin(s *session) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.pinned++
+}
+
+// unpin ends a pin. A session without work leaves the table: the journal has it.
+func (u *Uploader) unpin(s *session) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.pinned--
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pinned == 0 && s.idle() {
+		delete(u.sessions, s.key)
+		if s.gone {
+			if err := u.journal.delete(s.key); err != nil {
+				u.log.Error("not forgotten", "path", s.rec.path, "err", err)
+			}
+		}
+	}
+	close(u.changed)
+	u.changed = make(chan struct{})
+}
+
+// idle reports whether the session has neither a writer nor work. mu is held.
+func (s *session) idle() bool {
+	if s.writers > 0 || s.refs > 0 || s.running != nil {
+		return false
+	}
+	switch s.rec.state {
+	case StateCompleted, StateEmpty, StateExcluded:
+		return true
+	}
+	return s.gone
+}
+
+// Status is what is known of the file with this key, whose name is path now. It
+// never waits for anything but a look into the journal.
+func (u *Uploader) Status(key backing.Key, path string) *Status {
+	u.mu.Lock()
+	s := u.sessions[key]
+	u.mu.Unlock()
+	if s != nil {
+		return s.status.Load()
+	}
+	r, err := u.journal.get(key)
+	if err != nil {
+		u.log.Error("no status", "path", path, "err", err)
+	}
+	if r == nil {
+		r = &record{key: key, state: StateEmpty}
+	}
+	r.path = path
+	return r.status(nil, time.Time{})
+}
+
+// Snapshot is what is known of the whole tree at about one moment.
+func (u *Uploader) Snapshot() (Snapshot, error) {
+	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: int(u.inflight.Load())}
+	var err error
+	if snap.Counts, err = u.journal.counts(); err != nil {
+		return snap, err
+	}
+	rows, err := u.journal.all(`WHERE state NOT IN (?, ?)`, string(StateCompleted), string(StateEmpty))
+	if err != nil {
+		return snap, err
+	}
+	for _, r := range rows {
+		u.mu.Lock()
+		s := u.sessions[r.key]
+		u.mu.Unlock()
+		if s != nil {
+			snap.Files = append(snap.Files, s.status.Load())
+			continue
+		}
+		if r.parts, err = u.journal.parts(r.key); err != nil {
+			return snap, err
+		}
+		snap.Files = append(snap.Files, r.status(nil, time.Time{}))
+	}
+	sort.Slice(snap.Files, func(i, j int) bool { return snap.Files[i].Path < snap.Files[j].Path })
+	return snap, nil
+}
+
+// Retry tries a file again that failed, or sends one that was interrupted as it
+// is. The error says why there is nothing to try.
+func (u *Uploader) Retry(path string) error {
+	info, err := u.tree.Stat(path)
+	if err != nil {
+		return localError("retry", err)
+	}
+	s, err := u.pin(info.Key, path)
+	if err != nil {
+		return err
+	}
+	defer u.unpin(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch s.rec.state {
+	case StateFailed, StateInterrupted:
+		if s.rec.kind == Damaged {
+			return fmt.Errorf("retry: %s", s.rec.err)
+		}
+		if s.content.size = info.Size; info.Size == 0 {
+			s.settle(StateEmpty, nil)
+			return nil
+		}
+		s.asked = s.content.gen
+		s.move(StateUploading, nil)
+		s.start()
+		return nil
+	case StateHeld:
+		s.asked = s.content.gen
+		s.release()
+		return nil
+	case StateUploading, StateRetrying:
+		return nil // that is what it is doing
+	}
+	return fmt.Errorf("retry: the file is %s: there is nothing to try again", s.rec.state)
+}
+
+// Renamed tells that a file, or a directory with all below it, has another name.
+// A held file with a final name is sent now.
+func (u *Uploader) Renamed(from, to string, key backing.Key, dir bool) {
+	if dir {
+		u.mu.Lock()
+		for _, s := range u.sessions {
+			s.mu.Lock()
+			if rest, ok := strings.CutPrefix(s.rec.path, from+"/"); ok {
+				s.rec.path = to + "/" + rest
+				s.publish()
+				s.renamed()
+			}
+			s.mu.Unlock()
+		}
+		u.mu.Unlock()
+		if err := u.journal.renamed(from, to); err != nil {
+			u.log.Error("new name not recorded", "from", from, "to", to, "err", err)
+		}
+		return
+	}
+	u.named(key, to)
+}
+
+// Linked tells that a file has got a further name. The last one given is the one
+// that it is known by.
+func (u *Uploader) Linked(key backing.Key, path string) { u.named(key, path) }
+
+// named gives the file the name that it is known by from now on.
+func (u *Uploader) named(key backing.Key, path string) {
+	if r, err := u.journal.get(key); err == nil && r == nil {
+		return // never written to
+	}
+	s, err := u.pin(key, path)
+	if err != nil {
+		u.log.Error("new name not recorded", "path", path, "err", err)
+		return
+	}
+	defer u.unpin(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rec.path = path
+	s.save()
+	s.publish()
+	s.renamed()
+}
+
+// Exchanged tells that two names have changed places, with all below them.
+func (u *Uploader) Exchanged(a, b string) {
+	// No name below the mount begins with a NUL, so nothing is in its way.
+	const aside = "\x00exchange"
+	u.Renamed(a, aside, backing.Key{}, true)
+	u.Renamed(b, a, backing.Key{}, true)
+	u.Renamed(aside, b, backing.Key{}, true)
+	for _, path := range []string{a, b} {
+		if info, err := u.tree.Stat(path); err == nil && info.Regular() {
+			u.named(info.Key, path)
+		}
+	}
+}
+
+// Touched tells that somebody has set the file's mtime (ns since the epoch),
+// which is no change of content.
+func (u *Uploader) Touched(key backing.Key, mtime int64) {
+	u.mu.Lock()
+	s := u.sessions[key]
+	u.mu.Unlock()
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.rec.mtime = mtime
+	}
+	if err := u.journal.touched(key, mtime); err != nil {
+		u.log.Error("new mtime not recorded", "err", err)
+	}
+}
+
+// Removed tells that a file has lost the name path; last says that it was its
+// last one, and then nothing of the file is sent any more. The File, where there
+// is one, stays at the API.
+func (u *Uploader) Removed(key backing.Key, path string, last bool) {
+	if !last {
+		u.mu.Lock()
+		s := u.sessions[key]
+		u.mu.Unlock()
+		if s == nil || s.status.Load().Path != path {
+			return
+		}
+		if other, err := u.tree.Find(key, path); err == nil {
+			u.named(key, other)
+		}
+		return
+	}
+	u.mu.Lock()
+	s := u.sessions[key]
+	if s == nil {
+		u.mu.Unlock()
+		if err := u.journal.delete(key); err != nil {
+			u.log.Error("not forgotten", "path", path, "err", err)
+		}
+		return
+	}
+	s.pinned++
+	u.mu.Unlock()
+	defer u.unpin(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+	if s.held != nil {
+		s.held.Stop()
+	}
+	s.dropTransfer(errGone)
+	s.answer(^uint64(0), errGone)
+}
+
+// Drain waits until no file is on its way to the API any more, or ctx ends, and
+// returns the paths that are left. Held files are sent at once: a drain comes
+// when nobody can rename them any more.
+func (u *Uploader) Drain(ctx context.Context) []string {
+	for {
+		u.mu.Lock()
+		changed := u.changed
+		var left []string
+		for _, s := range u.sessions {
+			s.mu.Lock()
+			if s.writers == 0 {
+				s.release()
+			}
+			if !s.gone && (s.running != nil || s.rec.state.Pending()) {
+				left = append(left, s.rec.path)
+			}
+			s.mu.Unlock()
+		}
+		u.mu.Unlock()
+		if len(left) == 0 {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			sort.Strings(left)
+			return left
+		}
+	}
+}

@@ -1,0 +1,272 @@
+package uploader
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync/atomic"
+
+	"uploadfs/uploader/backing"
+)
+
+// Writer is one open of a file that may change it. The kernel's side of the
+// mount tells through it what happens to the content, and what a close means.
+// All methods may be called concurrently, but none after Close.
+type Writer struct {
+	s     *session
+	wrote atomic.Bool // this open has changed the content
+}
+
+// OpenWriter registers an open of the regular file with this key, whose name is
+// path. file is the backing file open for reading; it stays the caller's, and is
+// duplicated. The journal knows of the open before OpenWriter returns; when it
+// cannot be told (a full disk), the open must fail with the error.
+func (u *Uploader) OpenWriter(key backing.Key, path string, file *os.File) (*Writer, error) {
+	s, err := u.pin(key, path)
+	if err != nil {
+		return nil, err
+	}
+	defer u.unpin(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	info, err := backing.StatFd(int(file.Fd()))
+	if err != nil {
+		return nil, localError("stat", err)
+	}
+	if info.Nlink == 0 {
+		s.gone = true // open through /proc: it will never have a name
+	}
+	if err := s.adopt(file); err != nil {
+		return nil, err
+	}
+	if s.writers == 0 {
+		if s.running == nil {
+			s.content.size = info.Size
+		}
+		if !s.rec.open && !s.gone {
+			s.rec.open = true
+			if err := u.journal.put(&s.rec); err != nil {
+				s.rec.open = false
+				s.unhold()
+				return nil, err
+			}
+		}
+		if s.held != nil {
+			s.held.Stop()
+		}
+	}
+	s.writers++
+	return &Writer{s: s}, nil
+}
+
+// Change surrounds a change of [off, off+n) other than a write of data that a
+// program has already been told is done: fallocate that zeroes or punches,
+// copy_file_range. do makes the change and returns how many bytes from off on it
+// concerned.
+func (w *Writer) Change(off, n int64, do func() (int64, error)) (int64, error) {
+	return w.change(off, n, do, nil)
+}
+
+// Write is Change for a WRITE of the kernel's. In write-back the program was
+// told long ago that it had succeeded, so a failure poisons the content: it is
+// not sent, and every close and fsync says why, until the range is written again
+// or truncated away.
+func (w *Writer) Write(off, n int64, do func() (int64, error)) (int64, error) {
+	return w.change(off, n, do, func(done int64, err error) {
+		s := w.s
+		s.poison.add(off+done, off+n)
+		s.lost = &Error{Op: "write", Kind: Damaged, Err: err, Message: fmt.Sprintf(
+			"%v: bytes %d to %d are missing; write them again, or write the file anew", err, off+done, off+n)}
+		if s.rec.state == StateWriting {
+			s.move(StateFailed, s.lost)
+		}
+		s.answer(s.content.gen, s.lost)
+	})
+}
+
+func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done int64, err error)) (int64, error) {
+	s := w.s
+	s.mu.Lock()
+	if err := s.change(); err != nil {
+		s.mu.Unlock()
+		return 0, err
+	}
+	w.wrote.Store(true)
+	s.content.touch(off, min(off+n, max(MaxUpload, off+1)))
+	s.mu.Unlock()
+
+	done, err := do()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if done > 0 {
+		s.content.wrote(off, off+done)
+		s.heal(off, off+done)
+		s.noteWritten(off, off+done)
+	}
+	if err != nil && failed != nil {
+		failed(done, err)
+	}
+	return done, err
+}
+
+// Resize surrounds a change of the file's size to size bytes: ftruncate, and
+// fallocate that extends.
+func (w *Writer) Resize(size int64, do func() error) error {
+	s := w.s
+	s.mu.Lock()
+	if err := s.change(); err != nil {
+		s.mu.Unlock()
+		return err
+	}
+	w.wrote.Store(true)
+	s.content.touch(min(size, s.content.size), min(max(size, s.content.size), MaxUpload+1))
+	s.mu.Unlock()
+
+	err := do()
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		if size < s.content.size {
+			clear(s.full)
+			clear(s.confirmed)
+			s.expected, s.guessed = 0, false
+		}
+		s.content.resize(size)
+		s.heal(size, MaxUpload+1)
+	}
+	return err
+}
+
+// heal takes a range that has been written or truncated away out of what failed
+// writes have left missing. mu is held.
+func (s *session) heal(off, end int64) {
+	if len(s.poison) == 0 {
+		return
+	}
+	if s.poison.remove(off, end); len(s.poison) > 0 {
+		return
+	}
+	s.lost = nil
+	if s.rec.state == StateFailed {
+		s.move(StateWriting, nil)
+	}
+}
+
+// Expect gives the session somebody to ask how large the file will be. The last
+// one given counts; nil changes nothing.
+func (w *Writer) Expect(oracle SizeOracle) {
+	if oracle == nil {
+		return
+	}
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.s.oracle = oracle
+}
+
+// Dirty reports whether a close of this handle has anything to wait for: content
+// that no close has spoken of, or that one has and whose commit, with what this
+// handle wrote, is still under way.
+func (w *Writer) Dirty() bool {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	return !w.s.gone && (w.s.content.gen != w.s.asked || w.wrote.Load() && w.s.running != nil)
+}
+
+// Err is the error that stands for the content as it is now, nil if there is none.
+func (w *Writer) Err() error {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	return w.s.standing()
+}
+
+// Lost is the error of a failed write that nothing has made good, for fsync.
+func (w *Writer) Lost() error {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	return w.s.lost
+}
+
+// SendFull sends what is surely finished, without committing: this close is not
+// the content's last.
+func (w *Writer) SendFull() {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.s.digestAhead()
+	w.s.pump()
+}
+
+// Interrupt marks the content as half-written: its writer was killed. It stays
+// and is named, and is not sent until somebody says so.
+func (w *Writer) Interrupt(reason string) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.s.gone || w.s.content.gen == w.s.asked || len(w.s.poison) > 0 {
+		return
+	}
+	w.s.interrupt(reason)
+}
+
+// interrupt is Interrupt for whoever holds mu.
+func (s *session) interrupt(reason string) {
+	s.asked = s.content.gen
+	s.rec.size = s.content.size
+	cause := &Error{Kind: Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
+	s.move(StateInterrupted, cause)
+	s.answer(s.content.gen, cause)
+}
+
+// CommitLater asks for the content to be committed and does not wait.
+func (w *Writer) CommitLater() {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.s.ask()
+}
+
+// Commit asks for the content to be committed and waits until the File exists,
+// or never will. The error's [Kind] says why. ctx bounds the waiting and never
+// the upload: when it ends, so does Commit, with its cause. Without one
+// acknowledged byte for Options.CloseTimeout it is context.DeadlineExceeded.
+func (w *Writer) Commit(ctx context.Context) error {
+	s := w.s
+	s.mu.Lock()
+	gen, settled, err := s.ask()
+	if settled {
+		s.mu.Unlock()
+		return err
+	}
+	wait := &waiter{gen: gen, done: make(chan error, 1)}
+	s.waiters[wait] = true
+	s.mu.Unlock()
+	return s.wait(ctx, wait, s.u.opts.CloseTimeout)
+}
+
+// Close ends the open: no call of the kernel's can change the content through it
+// any more. Content that no close has spoken of (a mapping that outlived its
+// descriptor) is committed in the background.
+func (w *Writer) Close() {
+	s, u := w.s, w.s.u
+	u.repin(s)
+	defer u.unpin(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writers--
+	if s.writers == 0 {
+		s.rec.open = false
+		switch {
+		case s.gone:
+			s.dropTransfer(errGone)
+		case s.content.gen != s.asked && len(s.poison) == 0:
+			s.ask() // saves
+		case s.rec.state == StateHeld:
+			s.armHold()
+			s.save()
+		default:
+			s.renamed() // it may have got another name while it was open
+			s.save()
+		}
+		s.oracle = nil
+	}
+	s.unhold()
+}
