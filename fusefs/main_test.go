@@ -23,6 +23,7 @@ import (
 // TestMain also is the program of the subprocesses that tests start, see
 // helpers. After the tests it fails the run for what they have left behind.
 func TestMain(m *testing.M) {
+	syscall.Umask(0)
 	if name := os.Getenv("FUSEFS_TEST_HELPER"); name != "" {
 		if err := helpers[name](os.Args[1:]); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -30,10 +31,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	// Requests and their server are in one process here: with a single
-	// processor the Go scheduler may let one wait for the other.
+	// Some tests have a mount's server in this very process: with a single
+	// processor the Go scheduler may let a request wait for its own answer.
 	runtime.GOMAXPROCS(max(4, runtime.NumCPU()))
-	syscall.Umask(0)
 	if os.Geteuid() == 0 {
 		// As on any desktop system; what is run as another user needs it.
 		if err := os.Chmod("/dev/fuse", 0o666); err != nil {
@@ -70,10 +70,10 @@ func leaks() error {
 	return errors.Join(append(all, goleak.Find())...)
 }
 
-// helpers are what subprocesses of tests do: whatever would block this process,
-// such as a page fault in a mapping of the mount.
+// helpers are what subprocesses of tests do.
 var helpers = map[string]func(args []string) error{
-	"mmap": mmapHelper,
+	"mmap":  mmapHelper,
+	"serve": serveHelper,
 }
 
 // helper runs one of helpers in a subprocess.

@@ -131,8 +131,15 @@ func resolve(path string) (string, error) {
 func (s *Server) Wait() { <-s.done }
 
 // Unmount unmounts. It fails, and leaves the mount as it was, while files of it
-// are in use.
-func (s *Server) Unmount() error { return s.fuse.Unmount() }
+// are in use. A mount that is gone already is no error.
+func (s *Server) Unmount() error {
+	select {
+	case <-s.done:
+		return nil
+	default:
+		return s.fuse.Unmount()
+	}
+}
 
 // WritePath is the write path in use, never Auto.
 func (s *Server) WritePath() WritePath { return s.path }

@@ -3,8 +3,13 @@
 package fusefs_test
 
 import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,11 +21,16 @@ import (
 	"uploadfs/uploader/backing"
 )
 
-// testMount is a mount over a backing tree of its own.
+// testMount is a mount over a backing tree of its own. Its server is another
+// process, so that tests can do with its files what any program does, and a
+// process that waits for its files cannot be waiting for itself.
 type testMount struct {
-	dir    string // where it is mounted
-	tree   string // the backing tree
-	server *fusefs.Server
+	dir   string // where it is mounted
+	tree  string // the backing tree
+	state string
+
+	in  io.WriteCloser // what to do, one word a line, see serveHelper
+	out *bufio.Reader  // the answers
 }
 
 // newMount mounts with these options of mount(8)'s -o; as root, and then for
@@ -28,40 +38,83 @@ type testMount struct {
 func newMount(t *testing.T, options ...string) *testMount {
 	t.Helper()
 	base := tempDir(t)
-	m := &testMount{dir: join(base, "mnt"), tree: join(base, "state", "tree")}
+	m := &testMount{dir: join(base, "mnt"), state: join(base, "state")}
+	m.tree = join(m.state, "tree")
 	require.NoError(t, os.Mkdir(m.dir, 0o755))
 	require.NoError(t, os.MkdirAll(m.tree, 0o755))
-	logger := slog.New(slog.NewTextHandler(testLog{t}, nil))
-
-	tree, err := backing.Open(m.tree)
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, tree.Close()) })
-	up := newUploader(t, tree, join(base, "state"), logger)
-	t.Cleanup(func() { require.NoError(t, up.Close()) })
-
 	if isRoot() {
 		options = append(options, "allow_other")
 	}
-	m.server, err = fusefs.Mount(m.dir, fusefs.Options{Tree: tree, Uploader: up, Logger: logger},
-		fusefs.MountOptions{Source: join(base, "state"), Options: options})
+	cmd := exec.Command("/proc/self/exe", append([]string{m.state, m.dir}, options...)...)
+	cmd.Env = append(os.Environ(), "FUSEFS_TEST_HELPER=serve")
+	cmd.Stderr = os.Stderr
+	var err error
+	m.in, err = cmd.StdinPipe()
 	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	m.out = bufio.NewReader(out)
+	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		require.NoError(t, m.server.Unmount())
-		m.server.Wait()
+		require.NoError(t, m.in.Close()) // ends it
+		require.NoError(t, cmd.Wait())
 	})
+	require.Equal(t, "mounted", m.answer(t))
 	return m
 }
 
-// newUploader is one to which no name is worth sending: these tests are about files.
-func newUploader(t *testing.T, tree *backing.Tree, state string, logger *slog.Logger) *uploader.Uploader {
+func (m *testMount) answer(t *testing.T) string {
 	t.Helper()
-	up, err := uploader.Open(uploader.Options{
-		Tree: tree, StateDir: state, Logger: logger,
-		PartSize: uploader.MaxPart, Parallel: 1, Purpose: "user_data",
-		Names: uploader.NamePolicy{Exclude: []string{"*"}},
-	})
+	line, err := m.out.ReadString('\n')
 	require.NoError(t, err)
-	return up
+	return strings.TrimSpace(line)
+}
+
+// do has the server do something and returns its answer.
+func (m *testMount) do(t *testing.T, what string) string {
+	t.Helper()
+	_, err := fmt.Fprintln(m.in, what)
+	require.NoError(t, err)
+	return m.answer(t)
+}
+
+// serveHelper serves a mount until its input ends.
+func serveHelper(args []string) error {
+	state, dir, options := args[0], args[1], args[2:]
+	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	tree, err := backing.Open(join(state, "tree"))
+	if err != nil {
+		return err
+	}
+	// No name is worth sending: these tests are about files.
+	up, err := uploader.Open(uploader.Options{
+		Tree: tree, StateDir: state, Logger: logger, Names: uploader.NamePolicy{Exclude: []string{"*"}},
+	})
+	if err != nil {
+		return err
+	}
+	server, err := fusefs.Mount(dir, fusefs.Options{Tree: tree, Uploader: up, Logger: logger},
+		fusefs.MountOptions{Source: state, Options: options})
+	if err != nil {
+		return err
+	}
+	fmt.Println("mounted")
+	for words := bufio.NewScanner(os.Stdin); words.Scan(); {
+		switch words.Text() {
+		case "path":
+			fmt.Println(server.WritePath())
+		case "wait":
+			server.Wait()
+			fmt.Println("gone")
+		case "unmount":
+			fmt.Println(server.Unmount() == nil)
+		}
+	}
+	err = server.Unmount()
+	if err == nil {
+		server.Wait()
+	}
+	return errors.Join(err, up.Close(), tree.Close(), leaks())
 }
 
 // mountinfo is the line of /proc/self/mountinfo for the mount.
@@ -79,11 +132,11 @@ func (m *testMount) mountinfo(t *testing.T) string {
 func TestMountShowsItsStateDirectory(t *testing.T) {
 	m := newMount(t)
 	line := m.mountinfo(t)
-	require.Contains(t, line, " - fuse.uploadfs "+strings.TrimSuffix(m.tree, "/tree")+" ")
+	require.Contains(t, line, " - fuse.uploadfs "+m.state+" ")
 	require.Contains(t, line, "default_permissions")
 	require.Contains(t, line, "nosuid")
 	require.Contains(t, line, "nodev")
-	require.Equal(t, fusefs.Writeback, m.server.WritePath())
+	require.Equal(t, string(fusefs.Writeback), m.do(t, "path"))
 }
 
 func TestMountOptions(t *testing.T) {
@@ -106,15 +159,17 @@ func TestUnmountWhileBusy(t *testing.T) {
 	m := newMount(t)
 	f, err := os.Create(join(m.dir, "f"))
 	require.NoError(t, err)
-	require.Error(t, m.server.Unmount())
+	require.Equal(t, "false", m.do(t, "unmount"))
 	_, err = f.WriteString("still served")
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	require.Equal(t, "still served", read(t, join(m.tree, "f")))
+	require.Equal(t, "true", m.do(t, "unmount"))
+	require.Equal(t, "true", m.do(t, "unmount"), "it is gone")
 }
 
 func TestWaitHearsOfOthersUnmounting(t *testing.T) {
 	m := newMount(t)
 	(*user)(nil).must(t, "fusermount3 -u "+m.dir)
-	m.server.Wait()
+	require.Equal(t, "gone", m.do(t, "wait"))
 }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"uploadfs/mount"
+	"uploadfs/uploader"
+)
+
+func infoCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "info [--json] PATH...",
+		Short: "show everything known of a file",
+		Long: `Shows how the upload of each file stands, from its extended attributes: whoever
+may read the file may ask. With --json, one object per file and line.`,
+		Args: takes(1, -1, "name the files to show"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var errs []error
+			for i, path := range args {
+				st, err := readStatus(path)
+				if err != nil {
+					errs = append(errs, err)
+					continue
+				}
+				if asJSON {
+					errs = append(errs, json.NewEncoder(cmd.OutOrStdout()).Encode(st))
+					continue
+				}
+				if i > 0 {
+					fmt.Fprintln(cmd.OutOrStdout())
+				}
+				errs = append(errs, printInfo(cmd.OutOrStdout(), path, st, time.Now()))
+			}
+			return errors.Join(errs...)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per line")
+	return cmd
+}
+
+// printInfo prints what has a value, one line each.
+func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) error {
+	fmt.Fprintln(w, mount.Printable(path))
+	t := columns(w)
+	line := func(name, value string) {
+		if value != "" {
+			row(t, "  "+name, value)
+		}
+	}
+	state := string(st.State)
+	if !st.Since.IsZero() {
+		state += ", " + when(st.Since, now)
+	}
+	line("state", state)
+	line("error", st.Error)
+	if !st.NextAttempt.IsZero() {
+		line("next attempt", when(st.NextAttempt, now))
+	}
+	line("size", fmt.Sprintf("%s (%s bytes)", size(st.Size), humanize.Comma(st.Size)))
+	line("file", st.FileID)
+	line("upload", st.UploadID)
+	if p := st.Progress(); p != "" {
+		line("progress", fmt.Sprintf("%s parts, %s sent", p, size(st.BytesSent)))
+	}
+	if st.FileID == "" && !st.ExpiresAt.IsZero() {
+		line("expires", when(st.ExpiresAt, now))
+	}
+	line("md5", st.MD5)
+	line("filename", st.Filename)
+	line("purpose", st.Purpose)
+	line("mime type", st.MimeType)
+	line("earlier files", strings.Join(st.Superseded, ", "))
+	for i, id := range st.PartIDs {
+		line(fmt.Sprintf("part %d", i), id)
+	}
+	return t.Flush()
+}

@@ -1,0 +1,91 @@
+// Command uploadfs mounts a filesystem whose files are uploaded through the
+// OpenAI Uploads API, and tells how they stand.
+//
+// Each subcommand has a file of its own. This package reads flags and the
+// environment, prints, and exits: 0 done, 1 failed, 2 usage. What is done, and
+// when, is decided in package mount and below.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"uploadfs/mount"
+)
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the whole command and returns its exit code.
+func run(args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
+	printError(stderr, err)
+	return mount.ExitCode(err)
+}
+
+// printError prints one line for each error in a joined one, and before them one
+// for each file that a mount left behind.
+func printError(w io.Writer, err error) {
+	if err == nil {
+		return
+	}
+	var left *mount.LeftError
+	if errors.As(err, &left) {
+		for _, p := range left.Paths {
+			fmt.Fprintf(w, "uploadfs: not uploaded yet: %s\n", mount.Printable(p))
+		}
+	}
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" {
+			fmt.Fprintf(w, "uploadfs: %s\n", mount.Printable(line))
+		}
+	}
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "uploadfs",
+		Short: "a filesystem that uploads what is written into it through the OpenAI Uploads API",
+		// Errors are printed in one place, one line each.
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(cmd, fmt.Errorf("unknown command %q", args[0]))
+			}
+			return cmd.Help()
+		},
+	}
+	root.SetFlagErrorFunc(usage)
+	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
+		waitCommand(), retryCommand(), versionCommand())
+	return root
+}
+
+// usage makes err a mistake in the command line, and says where the right one is
+// described.
+func usage(cmd *cobra.Command, err error) error {
+	return &mount.UsageError{Err: fmt.Errorf("%w (see %s --help)", err, cmd.CommandPath())}
+}
+
+// takes is a cobra check of the number of arguments, at least min and at most
+// max (-1: any number), whose error says what is wanted.
+func takes(min, max int, wanted string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < min || (max >= 0 && len(args) > max) {
+			return usage(cmd, fmt.Errorf("%d arguments given: %s", len(args), wanted))
+		}
+		return nil
+	}
+}

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"uploadfs/mount"
+)
+
+func mountCommand() *cobra.Command {
+	c := mount.DefaultConfig
+	cmd := &cobra.Command{
+		Use:   "mount [flags] MOUNTPOINT",
+		Short: "mount, and return when the mount is ready",
+		Long: `Mounts on MOUNTPOINT, an existing, empty directory, and returns when the mount
+is ready. Every file written below it becomes a File at the API; close waits until
+it exists and fails if it never will.
+
+The endpoint and the key are read as the official SDKs read them: OPENAI_API_KEY,
+OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID. A mount without a network is
+made by --embedded; its address and key are then in embedded.json in the state
+directory.`,
+		Example: `  uploadfs mount --embedded ~/up
+  OPENAI_API_KEY=... uploadfs mount --purpose fine-tune ~/up`,
+		Args: takes(1, 1, "name the one directory to mount on"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			c.MountPoint = args[0]
+			environment(&c)
+			return mount.Mount(c)
+		},
+	}
+	mountFlags(cmd.Flags(), &c)
+	cmd.MarkFlagsMutuallyExclusive("embedded", "api-key-file")
+	return cmd
+}
+
+func mountFlags(f *pflag.FlagSet, c *mount.Config) {
+	f.SortFlags = false
+	f.BoolVar(&c.Embedded, "embedded", c.Embedded, "use the built-in API server, storing under the state directory")
+	f.StringVar(&c.StateDir, "state-dir", c.StateDir,
+		"`DIR` with the local copies and the journal (default $XDG_STATE_HOME/uploadfs/NAME, or /var/lib/uploadfs/NAME as root)")
+	f.StringVar(&c.Purpose, "purpose", c.Purpose, "`PURPOSE` of Files, where no attribute says otherwise")
+	f.Func("part-size", "`SIZE` of a part, 8MiB to 64MiB, or auto (default 64MiB)", func(s string) (err error) {
+		c.PartSize, err = mount.ParsePartSize(s)
+		return err
+	})
+	f.IntVar(&c.Parallel, "parallel", c.Parallel, "parts in flight over the whole mount")
+	f.Func("close", "`MODE` of close: wait until the File exists, or background (default wait)", func(s string) error {
+		mode, err := mount.ParseChoice(s, mount.CloseModes)
+		c.CloseBackground = mode == "background"
+		return err
+	})
+	f.DurationVar(&c.CloseTimeout, "close-timeout", c.CloseTimeout, "how long close waits without one byte being acknowledged")
+	f.Func("checksum", "`KIND` of checksum to send: md5 or none (default md5)", func(s string) error {
+		kind, err := mount.ParseChoice(s, mount.Checksums)
+		c.Checksum = kind == "md5"
+		return err
+	})
+	f.Func("write-path", "`PATH` of written bytes: auto, passthrough or writeback (default auto)", func(s string) (err error) {
+		c.WritePath, err = mount.ParseChoice(s, mount.WritePaths)
+		return err
+	})
+	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long the end of the mount waits for uploads")
+	f.StringArrayVar(&c.Names.Hold, "hold", nil, "hold files whose name, or path if there is a slash, matches `GLOB`; repeatable")
+	f.BoolVar(&c.Names.NoHold, "no-hold", false, "hold no names, not even those of editors' temporary files")
+	f.DurationVar(&c.Names.HoldFor, "hold-for", c.Names.HoldFor, "upload a held file so long after its last close")
+	f.StringArrayVar(&c.Names.Exclude, "exclude", nil, "never upload files that match `GLOB`; repeatable")
+	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401")
+	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
+	f.Func("log-format", "`FORMAT` of the log: text or json (default text)", func(s string) (err error) {
+		c.LogFormat, err = mount.ParseChoice(s, mount.LogFormats)
+		return err
+	})
+	f.Func("log-level", "least `LEVEL` to log: debug, info, warn or error (default info)", func(s string) (err error) {
+		c.LogLevel, err = mount.ParseLogLevel(s)
+		return err
+	})
+	f.StringSliceVarP(&c.Options, "options", "o", nil,
+		"mount options: `OPT[,OPT...]` of "+strings.Join(mount.MountOptions, ", "))
+	f.BoolVarP(&c.Foreground, "foreground", "f", false, "stay, and log to standard error")
+}
+
+// environment fills in what the official SDKs take from the environment.
+func environment(c *mount.Config) {
+	c.APIKey = mount.Secret(strings.TrimSpace(os.Getenv("OPENAI_API_KEY")))
+	c.BaseURL = os.Getenv("OPENAI_BASE_URL")
+	c.Organization = os.Getenv("OPENAI_ORG_ID")
+	c.Project = os.Getenv("OPENAI_PROJECT_ID")
+	for line := range strings.Lines(os.Getenv("OPENAI_CUSTOM_HEADERS")) {
+		if name, value, ok := strings.Cut(line, ":"); ok {
+			if c.Header == nil {
+				c.Header = make(http.Header)
+			}
+			c.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+		}
+	}
+}

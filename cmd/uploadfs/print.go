@@ -1,0 +1,32 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"uploadfs/mount"
+)
+
+// columns aligns cells that are separated by tabs.
+func columns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
+
+// row prints one line of columns. Names and messages come from elsewhere, so
+// what could move the cursor or the columns is escaped.
+func row(w io.Writer, cells ...string) {
+	for i, c := range cells {
+		cells[i] = mount.Printable(c)
+	}
+	fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// when says a time as people do: "12 seconds from now", "3 minutes ago".
+func when(t, now time.Time) string {
+	return humanize.RelTime(t, now, "ago", "from now")
+}

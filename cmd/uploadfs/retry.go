@@ -1,0 +1,34 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"uploadfs/mount"
+)
+
+func retryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "retry PATH...",
+		Short: "try failed or interrupted files again",
+		Long: `Has the daemon of the mount try each file again. It returns at once; follow the
+upload with uploadfs wait or uploadfs status.`,
+		Args: takes(1, -1, "name the files to try again"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var errs []error
+			for _, path := range args {
+				m, below, err := mount.FindFile(path)
+				if err == nil {
+					err = mount.NewClient(m.Source).Retry(cmd.Context(), below)
+					if err != nil {
+						err = fmt.Errorf("%s: %w", mount.Printable(path), err)
+					}
+				}
+				errs = append(errs, err)
+			}
+			return errors.Join(errs...)
+		},
+	}
+}

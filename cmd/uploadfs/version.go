@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "print the version, the commit and the Go version",
+		Args:  takes(0, 0, "there is nothing to name"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), version(debug.ReadBuildInfo()))
+			return err
+		},
+	}
+}
+
+// version is what the build knows of itself: a program built outside of a
+// checkout knows little.
+func version(info *debug.BuildInfo, ok bool) string {
+	release, commit := "(devel)", "unknown"
+	if ok {
+		if info.Main.Version != "" {
+			release = info.Main.Version
+		}
+		changed := ""
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				commit = s.Value
+			case s.Key == "vcs.modified" && s.Value == "true":
+				changed = ", with changes"
+			}
+		}
+		commit += changed
+	}
+	return fmt.Sprintf("uploadfs %s, commit %s, %s %s/%s", release, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

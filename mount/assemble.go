@@ -1,0 +1,111 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"uploadfs/fusefs"
+	"uploadfs/uploader"
+	"uploadfs/uploader/backing"
+	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/retry"
+)
+
+// assembly is what a mount is made of, in the order in which it is made.
+type assembly struct {
+	embedded *embedded // nil unless the API is served from here
+	tree     *backing.Tree
+	uploader *uploader.Uploader
+	server   *fusefs.Server // nil until mount
+}
+
+// assemble puts everything below the kernel together: the API, the decorator that
+// retries, the backing tree, the uploader. The state directory is bound to the
+// endpoint only when the endpoint is known to be one.
+func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
+	api := openaiapi.Config{
+		BaseURL:      c.BaseURL,
+		Organization: c.Organization,
+		Project:      c.Project,
+		Header:       c.Header,
+		Slots:        c.Parallel,
+		InsecureHTTP: c.InsecureHTTP,
+	}
+	a := new(assembly)
+	var err error
+	if !c.Embedded {
+		if api.Key, err = c.key(); err != nil {
+			return nil, err
+		}
+		// The endpoint's mistakes come to light here, before it is written down.
+		if _, err = openaiapi.New(api); err != nil {
+			return nil, err
+		}
+	}
+	if err = dir.bind(c.endpoint()); err != nil {
+		return nil, err
+	}
+	if c.Embedded {
+		if a.embedded, err = startEmbedded(dir, log.With("part", "embedded")); err != nil {
+			return nil, fmt.Errorf("embedded server: %w", err)
+		}
+		api.BaseURL, api.Key = a.embedded.BaseURL, openaiapi.StaticKey(a.embedded.APIKey)
+		api.Organization, api.Project, api.Header = "", "", nil
+	}
+	client, err := openaiapi.New(api)
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	if a.tree, err = backing.Open(dir.file(treeDir)); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	a.uploader, err = uploader.Open(uploader.Options{
+		Backend:      retry.New(client, retry.Options{}),
+		Tree:         a.tree,
+		StateDir:     dir.path,
+		PartSize:     c.PartSize,
+		Parallel:     c.Parallel,
+		Checksum:     c.Checksum,
+		Purpose:      c.Purpose,
+		Names:        c.Names,
+		CloseTimeout: c.CloseTimeout,
+		Logger:       log,
+	})
+	if err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// mount asks the kernel for the mount. The state directory is its source, so
+// that whoever sees the mount finds its daemon.
+func (a *assembly) mount(c *Config, dir *stateDir, log *slog.Logger) error {
+	server, err := fusefs.Mount(c.MountPoint, fusefs.Options{
+		Tree:            a.tree,
+		Uploader:        a.uploader,
+		Logger:          log,
+		CloseBackground: c.CloseBackground,
+		WritePath:       fusefs.WritePath(c.WritePath),
+	}, fusefs.MountOptions{Source: dir.path, Options: c.Options})
+	a.server = server
+	return err
+}
+
+// close ends the parts in the opposite order. The mount itself is gone by then,
+// or ends with the process.
+func (a *assembly) close() error {
+	var errs []error
+	if a.uploader != nil {
+		errs = append(errs, a.uploader.Close())
+	}
+	if a.embedded != nil {
+		errs = append(errs, a.embedded.close())
+	}
+	// Files that are still open on a detached mount are served until the process
+	// is gone, so the tree's descriptor is left to the kernel while there are any.
+	if a.tree != nil && a.server == nil {
+		errs = append(errs, a.tree.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,135 @@
+package mount
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrNoDaemon means that nobody listens for a mount any more: its daemon was
+// killed, or has just ended.
+var ErrNoDaemon = errors.New("no daemon answers")
+
+// dialPatience bounds connecting to a daemon of this machine.
+const dialPatience = 2 * time.Second
+
+// maxAnswer bounds what a client reads of an answer: the directory, and so the
+// socket, comes from a mount that any user may have made.
+const maxAnswer = 1 << 30
+
+// Client talks to the daemon of one state directory. It may be used
+// concurrently.
+type Client struct {
+	dir  string
+	http http.Client
+}
+
+// NewClient returns a client of the daemon that uses this state directory.
+func NewClient(stateDir string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialIn(ctx, stateDir) }
+	return &Client{dir: stateDir, http: http.Client{Transport: &http.Transport{
+		DialContext:       dial,
+		DisableKeepAlives: true,
+	}}}
+}
+
+// Status asks what the mount is doing.
+func (c *Client) Status(ctx context.Context) (Report, error) {
+	var rep Report
+	return rep, c.call(ctx, http.MethodGet, "/status", nil, &rep)
+}
+
+// Retry has a failed or interrupted file tried again; path is below the mount.
+func (c *Client) Retry(ctx context.Context, path string) error {
+	return c.call(ctx, http.MethodPost, "/retry", url.Values{"path": {path}}, &struct{}{})
+}
+
+// Unmount ends the mount and returns when its daemon is gone. syscall.EBUSY
+// means that something is open on it, and that nothing has changed. When ctx ends
+// first, the daemon goes on to its end by itself.
+func (c *Client) Unmount(ctx context.Context) (Outcome, error) {
+	conn, err := dialIn(ctx, c.dir)
+	if err != nil {
+		return Outcome{}, dialError(err)
+	}
+	daemon, err := peer(conn)
+	conn.Close()
+	if err != nil {
+		return Outcome{}, fmt.Errorf("find the daemon: %w", err)
+	}
+	defer daemon.close()
+	var out Outcome
+	if err := c.call(ctx, http.MethodPost, "/unmount", nil, &out); err != nil {
+		return Outcome{}, err
+	}
+	return out, daemon.wait(ctx)
+}
+
+// call makes one request and reads its JSON answer into v.
+func (c *Client) call(ctx context.Context, method, path string, form url.Values, v any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://mount"+path, strings.NewReader(form.Encode()))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		var detail *url.Error
+		if errors.As(err, &detail) {
+			err = detail.Err // the rest names the socket as if it were a web page
+		}
+		return dialError(err)
+	}
+	defer resp.Body.Close()
+	body := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
+	if resp.StatusCode == http.StatusOK {
+		return body.Decode(v)
+	}
+	var fail failure
+	if err := body.Decode(&fail); err != nil || fail.Error == "" {
+		return fmt.Errorf("the daemon answered %s", resp.Status)
+	}
+	if resp.StatusCode == http.StatusConflict {
+		return &busyError{fail.Error}
+	}
+	return errors.New(fail.Error)
+}
+
+// busyError is the daemon's word that the mount is in use.
+type busyError struct{ message string }
+
+func (e *busyError) Error() string { return e.message }
+func (e *busyError) Unwrap() error { return syscall.EBUSY }
+
+// dialError says in the words of [ErrNoDaemon] that nobody listens.
+func dialError(err error) error {
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
+		return ErrNoDaemon
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("the mount belongs to another user: %w", fs.ErrPermission)
+	}
+	return err
+}
+
+// reachable reports whether a daemon listens for this state directory. A kernel
+// accepts the connection even of a daemon that is busy or stopped.
+func reachable(dir string) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), dialPatience)
+	defer cancel()
+	c, err := dialIn(ctx, dir)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}

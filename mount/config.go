@@ -1,0 +1,151 @@
+package mount
+
+import (
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"uploadfs/uploader"
+)
+
+// Config is everything that can be said about a mount. [DefaultConfig] has the
+// values of a command line without flags.
+type Config struct {
+	MountPoint string // an existing, empty directory
+	StateDir   string // "" stands for the mount point's own, see [DefaultStateDir]
+
+	Embedded     bool        // serve the API from this process, storing under the state directory
+	APIKey       Secret      // the key, unless APIKeyFile is given
+	APIKeyFile   string      // a file that holds the key; read again when the API refuses the key
+	BaseURL      string      // of the API, "" for the official one
+	Organization string      // sent as OpenAI-Organization
+	Project      string      // sent as OpenAI-Project
+	Header       http.Header // further headers of every call, as OPENAI_CUSTOM_HEADERS gives them
+	InsecureHTTP bool        // send the key over plain http to other hosts than loopback
+
+	Purpose  string              // of Files whose directory and file say nothing else
+	PartSize int64               // bytes, 0 lets the uploader choose
+	Parallel int                 // parts in flight over the whole mount
+	Checksum bool                // have the API compare the MD5 of each File
+	Names    uploader.NamePolicy // which names wait, and which are never sent
+
+	CloseBackground bool          // close returns at once instead of when the File exists
+	CloseTimeout    time.Duration // how long close waits without one acknowledged byte; 0 is for ever
+	DrainTimeout    time.Duration // how long the end of the mount waits for uploads
+	WritePath       string        // one of [WritePaths]
+
+	Options []string // of the mount, as after -o: see [MountOptions]
+
+	Foreground bool       // stay, and log to standard error
+	LogFormat  string     // one of [LogFormats]
+	LogLevel   slog.Level // what is less is not logged
+}
+
+// DefaultConfig is a mount with nothing said but where.
+var DefaultConfig = Config{
+	Purpose:      "user_data",
+	PartSize:     uploader.MaxPart,
+	Parallel:     8,
+	Checksum:     true,
+	Names:        uploader.NamePolicy{HoldFor: uploader.DefaultHoldFor},
+	CloseTimeout: 10 * time.Minute,
+	DrainTimeout: 30 * time.Second,
+	WritePath:    "auto",
+	LogFormat:    "text",
+}
+
+// The values that flags with a choice take.
+var (
+	WritePaths = []string{"auto", "passthrough", "writeback"}
+	LogFormats = []string{"text", "json"}
+	CloseModes = []string{"wait", "background"}
+	Checksums  = []string{"md5", "none"}
+)
+
+// MountOptions are the options that -o takes. The rest of what mount(8) knows
+// would be ignored or refused by the kernel in words that help nobody.
+var MountOptions = []string{"allow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "ro", "rw"}
+
+// maxParallel bounds --parallel: each part in flight has a connection of its
+// own, and no line becomes faster by more of them.
+const maxParallel = 256
+
+// Secret is a string that prints as nothing. Convert it to string to use it.
+type Secret string
+
+func (Secret) String() string       { return "[secret]" }
+func (Secret) GoString() string     { return "[secret]" }
+func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// ParsePartSize reads a part size: 8MiB to 64MiB in any unit, or "auto" (0).
+func ParsePartSize(s string) (int64, error) {
+	if s == "auto" {
+		return 0, nil
+	}
+	n, err := humanize.ParseBytes(s)
+	if err != nil || n < uploader.MinPart || n > uploader.MaxPart {
+		return 0, usagef("give a size from 8MiB to 64MiB, or auto")
+	}
+	return int64(n), nil
+}
+
+// ParseChoice checks that s is one of choices, of which the error names all.
+func ParseChoice(s string, choices []string) (string, error) {
+	if !slices.Contains(choices, s) {
+		return "", usagef("use %s", strings.Join(choices, " or "))
+	}
+	return s, nil
+}
+
+// ParseLogLevel reads debug, info, warn or error.
+func ParseLogLevel(s string) (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(s)); err != nil {
+		return 0, usagef("use debug, info, warn or error")
+	}
+	return l, nil
+}
+
+// check finds the mistakes that can be found without looking at the machine.
+func (c *Config) check() error {
+	if c.MountPoint == "" {
+		return usagef("name the directory to mount on")
+	}
+	if err := uploader.ValidatePurpose(c.Purpose); err != nil {
+		return &UsageError{err}
+	}
+	if c.PartSize != 0 && (c.PartSize < uploader.MinPart || c.PartSize > uploader.MaxPart) {
+		return usagef("part size %s: give 8MiB to 64MiB, or auto", humanize.IBytes(uint64(max(c.PartSize, 0))))
+	}
+	if c.Parallel < 1 || c.Parallel > maxParallel {
+		return usagef("parallel %d: give 1 to %d parts in flight", c.Parallel, maxParallel)
+	}
+	if c.CloseTimeout < 0 || c.DrainTimeout < 0 {
+		return usagef("a time cannot be negative: give --close-timeout and --drain-timeout like 30s or 5m")
+	}
+	if c.Names.HoldFor <= 0 {
+		return usagef("hold for %s: give a time above 0, or --no-hold to hold nothing", c.Names.HoldFor)
+	}
+	if err := c.Names.Validate(); err != nil {
+		return &UsageError{err}
+	}
+	if _, err := ParseChoice(c.WritePath, WritePaths); err != nil {
+		return usagef("write path %q: %w", c.WritePath, err)
+	}
+	if c.WritePath == "passthrough" {
+		return usagef("this version has no passthrough write path yet: use --write-path auto or writeback")
+	}
+	if _, err := ParseChoice(c.LogFormat, LogFormats); err != nil {
+		return usagef("log format %q: %w", c.LogFormat, err)
+	}
+	for _, o := range c.Options {
+		if !slices.Contains(MountOptions, o) {
+			return usagef("unknown mount option %q: use one of %s", o, strings.Join(MountOptions, ", "))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package mount
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"uploadfs/uploader"
+)
+
+// Report is what `status` shows of a mount.
+type Report struct {
+	MountPoint string    `json:"mount_point"`
+	StateDir   string    `json:"state_dir"`
+	Endpoint   string    `json:"endpoint"`
+	WritePath  string    `json:"write_path"`
+	PID        int       `json:"pid"`
+	Started    time.Time `json:"started"`
+	Ending     bool      `json:"ending"` // unmounted; what is pending is being drained
+	Disk       Disk      `json:"disk"`
+	uploader.Snapshot
+}
+
+// Disk is the backing tree's share of its filesystem, in bytes.
+type Disk struct {
+	Used int64 `json:"used_bytes"` // by the tree
+	Free int64 `json:"free_bytes"` // to this user
+}
+
+// Outcome is what a mount left behind: paths below the mount, sorted.
+type Outcome struct {
+	Left        []string `json:"left"`        // goes on at the next mount
+	Failed      []string `json:"failed"`      // refused by the API
+	Interrupted []string `json:"interrupted"` // their writer did not finish
+}
+
+// Limits of the control socket. Its clients are this user's own commands, but a
+// script in a loop is one too.
+const (
+	controlBody    = 256 << 10 // bytes of a request: a path may be longer than PATH_MAX
+	controlCalls   = 64        // at once; what is above is told to try again
+	controlTimeout = 10 * time.Second
+)
+
+// handlers are what the control socket can ask for.
+type handlers struct {
+	status  func(context.Context) (Report, error)
+	retry   func(path string) error
+	unmount func(context.Context) (Outcome, error)
+}
+
+// control serves the control socket of one state directory.
+type control struct {
+	server *http.Server
+	socket string
+	done   chan struct{} // closed when nothing is served any more
+}
+
+// serveControl listens in the directory, replacing a dead daemon's socket: the
+// caller holds the directory's lock.
+func serveControl(dir string, h handlers, log *slog.Logger) (*control, error) {
+	socket := filepath.Join(dir, socketFile)
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := listenIn(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	c := &control{
+		server: &http.Server{
+			Handler:           h.mux(),
+			ReadHeaderTimeout: controlTimeout,
+			ReadTimeout:       controlTimeout,
+			IdleTimeout:       controlTimeout,
+			MaxHeaderBytes:    16 << 10,
+			ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		},
+		socket: socket,
+		done:   make(chan struct{}),
+	}
+	go func() { // ended and awaited by close
+		defer close(c.done)
+		if err := c.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the control socket is not served any more", "error", err)
+		}
+	}()
+	return c, nil
+}
+
+// close lets the calls under way end, for a moment, and removes the socket.
+func (c *control) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), controlTimeout)
+	defer cancel()
+	err := c.server.Shutdown(ctx)
+	if err != nil {
+		err = errors.Join(err, c.server.Close())
+	}
+	<-c.done
+	if rm := os.Remove(c.socket); rm != nil && !errors.Is(rm, os.ErrNotExist) {
+		err = errors.Join(err, rm)
+	}
+	return err
+}
+
+func (h handlers) mux() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		rep, err := h.status(r.Context())
+		if rep.Files == nil {
+			rep.Files = []*uploader.Status{} // a list, whatever its length
+		}
+		answer(w, rep, err)
+	})
+	mux.HandleFunc("POST /retry", func(w http.ResponseWriter, r *http.Request) {
+		// A form, not JSON: a path is bytes, and JSON knows only Unicode.
+		if err := r.ParseForm(); err != nil {
+			answer(w, nil, err)
+			return
+		}
+		answer(w, struct{}{}, h.retry(r.PostForm.Get("path")))
+	})
+	mux.HandleFunc("POST /unmount", func(w http.ResponseWriter, r *http.Request) {
+		out, err := h.unmount(r.Context())
+		for _, list := range []*[]string{&out.Left, &out.Failed, &out.Interrupted} {
+			if *list == nil {
+				*list = []string{}
+			}
+		}
+		answer(w, out, err)
+	})
+	slots := make(chan struct{}, controlCalls)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			http.Error(w, `{"error":"too many calls at once: try again"}`, http.StatusServiceUnavailable)
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, controlBody)
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// failure is the body of every answer that is not 200.
+type failure struct {
+	Error string `json:"error"`
+}
+
+func answer(w http.ResponseWriter, v any, err error) {
+	code := http.StatusOK
+	switch {
+	case errors.Is(err, syscall.EBUSY):
+		code = http.StatusConflict
+	case err != nil:
+		code = http.StatusUnprocessableEntity
+	}
+	if err != nil {
+		v = failure{err.Error()}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	// An error here is a client that has gone; there is nobody to tell.
+	_ = json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,101 @@
+package mount
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"syscall"
+
+	"uploadfs/fusefs"
+)
+
+// Find returns the mount of ours on a directory, without touching the mount. A
+// daemon that has been unmounted and still drains is found too, if its state
+// directory is the mount point's own.
+func Find(mountPoint string) (Entry, error) {
+	list, err := Entries()
+	if err != nil {
+		return Entry{}, err
+	}
+	point, err := resolve(mountPoint, list)
+	if err != nil {
+		return Entry{}, fmt.Errorf("mount point: %w", err)
+	}
+	m, mounted := topmost(list, point)
+	if mounted && m.Type == fusefs.FSType {
+		return m, nil
+	}
+	if dir, err := DefaultStateDir(point); err == nil {
+		if _, was := holder(filepath.Join(dir, lockFile)); was == point && reachable(dir) {
+			return Entry{Root: "/", Point: point, Type: fusefs.FSType, Source: dir}, nil
+		}
+	}
+	return Entry{}, fmt.Errorf("%s is no uploadfs mount: see uploadfs status for those there are", Printable(mountPoint))
+}
+
+// FindAll returns all mounts of ours, each state directory once.
+func FindAll() ([]Entry, error) {
+	list, err := Entries()
+	if err != nil {
+		return nil, err
+	}
+	var ours []Entry
+	seen := make(map[string]bool)
+	for _, m := range list {
+		if m.Type == fusefs.FSType && !seen[m.Source] {
+			seen[m.Source] = true
+			ours = append(ours, m)
+		}
+	}
+	return ours, nil
+}
+
+// FindFile returns the mount of ours that a file lies in, and the file's path
+// below it. The file itself need not exist any more.
+func FindFile(p string) (m Entry, below string, err error) {
+	list, err := Entries()
+	if err != nil {
+		return Entry{}, "", err
+	}
+	real, err := resolve(p, list)
+	if err != nil {
+		return Entry{}, "", err
+	}
+	m, below, ok := holding(list, real)
+	if !ok {
+		return Entry{}, "", fmt.Errorf("%s is not on an uploadfs mount", Printable(p))
+	}
+	return m, below, nil
+}
+
+// Unmount drains and ends the mount on a directory and waits until its daemon is
+// gone. A mount whose daemon was killed is detached; gone is true then, and what
+// it had pending goes on at the next mount.
+func Unmount(ctx context.Context, mountPoint string) (out Outcome, gone bool, err error) {
+	m, err := Find(mountPoint)
+	if err != nil {
+		return Outcome{}, false, err
+	}
+	out, err = NewClient(m.Source).Unmount(ctx)
+	switch {
+	case errors.Is(err, syscall.EBUSY):
+		return out, false, fmt.Errorf("%s is busy: close the files and leave the directories that are open on it, then try again",
+			Printable(m.Point))
+	case errors.Is(err, ErrNoDaemon):
+		dead, err := isDead(m)
+		if err == nil && !dead {
+			err = ErrNoDaemon
+		}
+		if err == nil {
+			err = detach(m.Point)
+		}
+		if err != nil {
+			return Outcome{}, true, fmt.Errorf("unmount %s: %w", Printable(m.Point), err)
+		}
+		return Outcome{}, true, nil
+	case err != nil:
+		return out, false, fmt.Errorf("unmount %s: %w", Printable(m.Point), err)
+	}
+	return out, false, nil
+}

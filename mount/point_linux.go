@@ -1,0 +1,106 @@
+package mount
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"uploadfs/fusefs"
+)
+
+// statPatience bounds how long a mount may take to answer one stat(2) before it
+// counts as alive: a dead one answers at once.
+const statPatience = 2 * time.Second
+
+// maxStacked bounds how many dead mounts on one directory are taken away.
+const maxStacked = 16
+
+// clearPoint makes sure that nothing is mounted on the directory. Mounts of ours
+// whose daemon was killed are detached: they answer everything with "Transport
+// endpoint is not connected", and nobody can want them.
+func clearPoint(point string) (detached bool, err error) {
+	for range maxStacked {
+		list, err := Entries()
+		if err != nil {
+			return detached, err
+		}
+		m, mounted := topmost(list, point)
+		switch {
+		case !mounted:
+			return detached, nil
+		case m.Type != fusefs.FSType:
+			return detached, fmt.Errorf("%s already carries a mount (%s from %s): unmount that, or choose another directory",
+				Printable(point), m.Type, Printable(m.Source))
+		}
+		dead, err := isDead(m)
+		if err != nil {
+			return detached, err
+		}
+		if !dead {
+			return detached, fmt.Errorf("%s is already mounted: see it with uploadfs status, end it with uploadfs unmount", Printable(point))
+		}
+		if err := detach(point); err != nil {
+			return detached, fmt.Errorf("%s carries a dead mount that cannot be detached: %w", Printable(point), err)
+		}
+		detached = true
+	}
+	return detached, fmt.Errorf("%s carries too many dead mounts: unmount them with umount -l", Printable(point))
+}
+
+// isDead reports whether the daemon of a mount of ours is gone. Only a mount
+// whose daemon cannot be reached is touched, since stat(2) on a live one waits
+// for its daemon.
+func isDead(m Entry) (bool, error) {
+	if _, point := holder(filepath.Join(m.Source, lockFile)); point == m.Point && reachable(m.Source) {
+		return false, nil
+	}
+	answer := make(chan error, 1)
+	go func() { // ends with the answer; a killed daemon's mount gives one at once
+		var st unix.Stat_t
+		answer <- unix.Stat(m.Point, &st)
+	}()
+	select {
+	case err := <-answer:
+		switch {
+		// The second is what a request gets that was waiting when the daemon died.
+		case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.ECONNABORTED):
+			return true, nil
+		case errors.Is(err, unix.EACCES):
+			return false, fmt.Errorf("%s is already mounted by another user: choose another directory", Printable(m.Point))
+		}
+		return false, nil
+	case <-time.After(statPatience):
+		return false, nil
+	}
+}
+
+// checkPoint says what is wrong with a directory on which nothing is mounted.
+func checkPoint(point string) error {
+	fi, err := os.Lstat(point)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s does not exist: create it with mkdir", Printable(point))
+	case err != nil:
+		return fmt.Errorf("mount point: %w", err)
+	case !fi.IsDir():
+		return fmt.Errorf("%s is not a directory: name one to mount on", Printable(point))
+	}
+	d, err := os.Open(point)
+	if err != nil {
+		return fmt.Errorf("mount point: %w", err)
+	}
+	defer d.Close()
+	if names, _ := d.Readdirnames(1); len(names) > 0 {
+		return fmt.Errorf("%s is not empty, and a mount would hide what is in it: choose an empty directory", Printable(point))
+	}
+	// fusermount3 lets users mount only where they could have written.
+	if os.Geteuid() != 0 && unix.Access(point, unix.W_OK) != nil {
+		return fmt.Errorf("%s is not writable for you: choose a directory of your own", Printable(point))
+	}
+	return nil
+}

@@ -1,0 +1,36 @@
+package localapi_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"uploadfs/uploader/localapi"
+)
+
+// childDir, in the environment, makes this binary a server to be killed. See TestKilledServerLosesNothing.
+const childDir = "LOCALAPI_TEST_CHILD_DIR"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		fmt.Fprintln(os.Stderr, serveUntilKilled(dir))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func serveUntilKilled(dir string) error {
+	srv, err := localapi.Open(localapi.Options{Dir: dir, Key: testKey})
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	fmt.Println(l.Addr())
+	return srv.Serve(l)
+}
