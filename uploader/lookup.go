@@ -19,15 +19,19 @@ func WithOutcomeCheck(ctx context.Context, check func(context.Context) (file Fil
 	return context.WithValue(ctx, outcomeCheck{}, check)
 }
 
-// CheckOutcome asks what [WithOutcomeCheck] has put into ctx. offered is false
-// where it has not, and then nothing may be concluded.
-func CheckOutcome(ctx context.Context) (file File, found, offered bool, err error) {
+// OffersOutcome reports whether ctx comes from [WithOutcomeCheck].
+func OffersOutcome(ctx context.Context) bool {
+	return ctx.Value(outcomeCheck{}) != nil
+}
+
+// CheckOutcome asks what [WithOutcomeCheck] has put into ctx whether the File
+// exists; not found where nothing was put there.
+func CheckOutcome(ctx context.Context) (file File, found bool, err error) {
 	check, ok := ctx.Value(outcomeCheck{}).(func(context.Context) (File, bool, error))
 	if !ok {
-		return File{}, false, false, nil
+		return File{}, false, nil
 	}
-	file, found, err = check(ctx)
-	return file, found, true, err
+	return check(ctx)
 }
 
 // clockSkew is by how much the API's clock may be behind ours.

@@ -6,9 +6,9 @@
 //
 // Complete is special. Its answer can be lost after the File has come into
 // being, and to repeat it blindly could lead to a second one. So it is repeated
-// only when the server certainly did not carry it out; otherwise the error is
-// returned at once, with [uploader.ErrOutcomeUnknown] in its chain, and the
-// caller looks with FindFiles. The other calls may be carried out twice without
+// only when the server certainly did not carry it out, or when the caller can
+// tell that there is no File yet (see [uploader.WithOutcomeCheck]); otherwise the
+// error is returned at once, with [uploader.ErrOutcomeUnknown] in its chain. The other calls may be carried out twice without
 // harm: an Upload that nobody knows expires, and a part that nobody lists is
 // left out.
 package retry
@@ -85,16 +85,38 @@ func (b *backend) AddPart(ctx context.Context, uploadID string, body *io.Section
 }
 
 func (b *backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (uploader.File, error) {
+	unknown := false // an earlier attempt may have been carried out
 	return repeat(ctx, b.opts, func() (uploader.File, error) {
-		file, err := b.inner.Complete(ctx, uploadID, partIDs, md5)
-		if err != nil && mayBeDone(err) {
-			if !errors.Is(err, uploader.ErrOutcomeUnknown) {
-				err = fmt.Errorf("%w: %w", err, uploader.ErrOutcomeUnknown)
+		if unknown {
+			if file, found, err := look(ctx); found || err != nil {
+				return file, err
 			}
-			err = backoff.Permanent(err)
 		}
-		return file, err
+		file, err := b.inner.Complete(ctx, uploadID, partIDs, md5)
+		if err == nil || !mayBeDone(err) && !unknown {
+			return file, err
+		}
+		if !errors.Is(err, uploader.ErrOutcomeUnknown) {
+			err = fmt.Errorf("%w: %w", err, uploader.ErrOutcomeUnknown)
+		}
+		if uploader.KindOf(err) == uploader.Transient && ctx.Err() == nil && uploader.OffersOutcome(ctx) {
+			unknown = true
+			return file, err // after a wait, and a look
+		}
+		if file, found, lookErr := look(ctx); found || lookErr != nil {
+			return file, lookErr // refused because it was done before
+		}
+		return file, backoff.Permanent(err)
 	})
+}
+
+// look asks whoever called Complete whether the File exists.
+func look(ctx context.Context) (file uploader.File, found bool, err error) {
+	file, found, err = uploader.CheckOutcome(ctx)
+	if err != nil {
+		err = backoff.Permanent(err)
+	}
+	return file, found, err
 }
 
 func (b *backend) Cancel(ctx context.Context, uploadID string) error {
