@@ -77,16 +77,16 @@ func (s *session) commit(target uint64) error {
 	if err != nil {
 		return localError("stat", err)
 	}
-	if info.Size != s.content.size {
+	if info.Size != s.content.size && s.sight == nil {
 		return localError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, s.content.size))
 	}
-	sum := s.sumUp()
-	defer sum.stop()
 	for expired, listedOnly := 0, false; ; {
-		file, err := s.transferAll(target, sum)
+		file, md5, err := s.transferAll(target)
 		switch {
 		case err == nil:
-			return s.finish(target, file, sum.hex, info)
+			return s.finish(target, file, md5, info)
+		case errors.Is(err, errDoubt):
+			continue
 		case errors.Is(err, errSuperseded) || s.gone || s.u.ctx.Err() != nil:
 			return err
 		case KindOf(err) == Gone && expired == 0:
@@ -117,6 +117,7 @@ func (s *session) tooSlow(err error) string {
 // stands reports why the content of generation target cannot be committed any
 // more, if so. mu is held.
 func (s *session) stands(target uint64) error {
+	s.look()
 	switch {
 	case s.u.ctx.Err() != nil:
 		return context.Cause(s.u.ctx)
@@ -128,9 +129,10 @@ func (s *session) stands(target uint64) error {
 	return nil
 }
 
-// transferAll brings the content into one Upload and completes it. mu is held,
-// but not while it works.
-func (s *session) transferAll(target uint64, sum *sumUp) (File, error) {
+// transferAll brings the content into one Upload and completes it, and returns
+// its File and its MD5. errDoubt: it has to be done again, nothing was completed.
+// mu is held, but not while it works.
+func (s *session) transferAll(target uint64) (File, string, error) {
 	if x := s.xfer; x != nil && (x.err != nil || x.spec.Bytes != s.content.size) {
 		why := x.err
 		if why == nil {
@@ -146,18 +148,34 @@ func (s *session) transferAll(target uint64, sum *sumUp) (File, error) {
 	err := s.prove(x, file)
 	s.mu.Lock()
 	if err != nil {
-		return File{}, err
+		return File{}, "", err
 	}
+	if err := s.beginCommit(); err != nil {
+		return File{}, "", err
+	}
+	known, err := s.verify(x)
+	if err != nil {
+		return File{}, "", err
+	}
+	sum := s.sumUp(known)
+	defer sum.stop()
 	s.pump()
-	for !x.complete(&s.content) && x.err == nil && s.stands(target) == nil {
-		s.cond.Wait()
+	for x.err == nil && s.stands(target) == nil && !(x.complete(&s.content) && s.verified(x)) {
+		if x.complete(&s.content) {
+			// Parts that were on their way when the commit began.
+			if _, err := s.verify(x); err != nil {
+				return File{}, "", err
+			}
+		} else {
+			s.cond.Wait()
+		}
 		s.pump()
 	}
 	if err := s.stands(target); err != nil {
-		return File{}, err
+		return File{}, "", err
 	}
 	if x.err != nil {
-		return File{}, x.err
+		return File{}, "", x.err
 	}
 
 	s.mu.Unlock()
@@ -167,11 +185,14 @@ func (s *session) transferAll(target uint64, sum *sumUp) (File, error) {
 	}
 	s.mu.Lock()
 	if err != nil {
-		return File{}, err
+		return File{}, "", err
 	}
-	if err := s.stands(target); err != nil {
+	if err = s.stands(target); err == nil && !s.verified(x) {
+		err = errDoubt
+	}
+	if err != nil {
 		s.u.freeSlot()
-		return File{}, err
+		return File{}, "", err
 	}
 	ids := make([]string, len(x.parts))
 	for i, p := range x.parts {
@@ -190,7 +211,7 @@ func (s *session) transferAll(target uint64, sum *sumUp) (File, error) {
 		s.rec.completing = errors.Is(err, ErrOutcomeUnknown)
 		s.save()
 	}
-	return done, err
+	return done, md5, err
 }
 
 // finish records that the API holds the content of generation target as file. mu is held.
@@ -217,6 +238,9 @@ func (s *session) finish(target uint64, file File, md5 string, info backing.Info
 		s.rec.parts = append(s.rec.parts, partRecord{p.off, p.n, p.crc, p.id})
 	}
 	s.content.settle()
+	if s.sight != nil {
+		s.sight.clean = s.sight.epoch
+	}
 	s.move(StateCompleted, nil)
 	s.u.journal.sync()
 	s.answer(target, nil)
@@ -231,8 +255,9 @@ type sumUp struct {
 	err    error
 }
 
-// sumUp starts the hashing. mu is held.
-func (s *session) sumUp() *sumUp {
+// sumUp starts the hashing; what was hashed before is compared with the file first
+// where known, checksums of now, says that it has to be. mu is held.
+func (s *session) sumUp(known map[extent]uint32) *sumUp {
 	ctx, cancel := context.WithCancel(s.u.ctx)
 	sum := &sumUp{cancel: cancel, done: make(chan struct{})}
 	if !s.u.opts.Checksum {
@@ -242,7 +267,12 @@ func (s *session) sumUp() *sumUp {
 	file, size := s.file, s.content.size
 	s.refs++ // until the hashing is over
 	s.u.wg.Go(func() {
-		sum.hex, sum.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
+		if known != nil {
+			sum.err = s.digest.verify(ctx, file, known)
+		}
+		if sum.err == nil {
+			sum.hex, sum.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
+		}
 		s.mu.Lock()
 		s.unhold()
 		s.mu.Unlock()

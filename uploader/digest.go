@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"hash/crc32"
 	"io"
 	"sync"
 )
@@ -23,6 +24,7 @@ type digest struct {
 	// under which the blocks before it were read.
 	marks [][]byte
 	gens  []uint64 // gens[i]: the generation at which block i was read
+	crcs  []uint32 // crcs[i]: the CRC-32C of block i as it was read
 }
 
 // digestBuffer is how much is read at once: large enough for few system calls,
@@ -44,7 +46,7 @@ func (d *digest) advance(ctx context.Context, file io.ReaderAt, end int64, whole
 		!stale(int64(done)*d.block, int64(done+1)*d.block, d.gens[done]) {
 		done++
 	}
-	d.gens = d.gens[:done]
+	d.gens, d.crcs = d.gens[:done], d.crcs[:done]
 	h := md5.New()
 	if done > 0 {
 		d.marks = d.marks[:done]
@@ -57,36 +59,62 @@ func (d *digest) advance(ctx context.Context, file io.ReaderAt, end int64, whole
 	buf := make([]byte, digestBuffer)
 	for off := int64(done) * d.block; off+d.block <= end; off += d.block {
 		gen := current()
-		if err := hashRange(ctx, h, file, off, off+d.block, buf); err != nil {
+		crc, err := hashRange(ctx, h, file, off, off+d.block, buf)
+		if err != nil {
 			return "", err
 		}
 		state, err := h.(encoding.BinaryMarshaler).MarshalBinary()
 		if err != nil {
 			return "", fmt.Errorf("md5 state: %w", err)
 		}
-		d.marks, d.gens = append(d.marks, state), append(d.gens, gen)
+		d.marks, d.gens, d.crcs = append(d.marks, state), append(d.gens, gen), append(d.crcs, crc)
 	}
 	if !whole {
 		return "", nil
 	}
-	if err := hashRange(ctx, h, file, int64(len(d.gens))*d.block, end, buf); err != nil {
+	if _, err := hashRange(ctx, h, file, int64(len(d.gens))*d.block, end, buf); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// hashRange reads [off, end) of file into h.
-func hashRange(ctx context.Context, h hash.Hash, file io.ReaderAt, off, end int64, buf []byte) error {
-	for off < end {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
+// verify compares what was hashed with what is in file now, block by block, and
+// forgets everything from the first block that differs. known are checksums that
+// somebody has just taken.
+func (d *digest) verify(ctx context.Context, file io.ReaderAt, known map[extent]uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i, was := range d.crcs {
+		off := int64(i) * d.block
+		crc, found := known[extent{off, off + d.block}]
+		whole := true
+		if !found {
+			var err error
+			if crc, whole, err = checksum(ctx, file, off, d.block); err != nil {
+				return err
+			}
 		}
-		n, err := file.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
-		h.Write(buf[:n])
-		off += int64(n)
-		if err != nil && (err != io.EOF || off < end) {
-			return localError("read", err)
+		if !whole || crc != was {
+			d.marks, d.gens, d.crcs = d.marks[:i], d.gens[:i], d.crcs[:i]
+			return nil
 		}
 	}
 	return nil
+}
+
+// hashRange reads [off, end) of file into h, and returns its CRC-32C.
+func hashRange(ctx context.Context, h hash.Hash, file io.ReaderAt, off, end int64, buf []byte) (crc uint32, err error) {
+	for off < end {
+		if ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		n, err := file.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
+		h.Write(buf[:n])
+		crc = crc32.Update(crc, castagnoli, buf[:n])
+		off += int64(n)
+		if err != nil && (err != io.EOF || off < end) {
+			return 0, localError("read", err)
+		}
+	}
+	return crc, nil
 }

@@ -42,6 +42,9 @@ type session struct {
 	held    *time.Timer      // sends a held file that nobody renames
 	waiters map[*waiter]bool // closes that wait for a commit
 
+	sight   *sight // of a blind session, whose writes the kernel makes by itself; else nil
+	watched bool   // watch is at work
+
 	oracle    SizeOracle
 	expected  int64          // the size that the content is thought to get; 0 unknown
 	confirmed map[int64]bool // by chunk: the size was asked for with this chunk full
@@ -207,6 +210,9 @@ func (s *session) change() error {
 		s.cycle++
 		s.full, s.confirmed = map[int64]bool{}, map[int64]bool{}
 		s.expected, s.guessed = 0, false
+		if s.sight != nil {
+			s.sight.begin(s.content.size)
+		}
 	}
 	if s.rec.fileID != "" {
 		s.rec.superseded = append(s.rec.superseded[:len(s.rec.superseded):len(s.rec.superseded)], s.rec.fileID)
@@ -230,6 +236,7 @@ func (s *session) change() error {
 // that says whether, and when, it is committed. It returns the generation to wait
 // for, or settled and the answer. mu is held.
 func (s *session) ask() (gen uint64, settled bool, err error) {
+	s.look()
 	gen = s.content.gen
 	s.rec.size = s.content.size
 	switch {

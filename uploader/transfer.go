@@ -41,6 +41,7 @@ type part struct {
 	id      string // "" until acknowledged
 	crc     uint32 // CRC-32C of exactly the bytes sent
 	gen     uint64 // the content's generation when the reading began
+	epoch   uint64 // of a blind session: when the reading began, or when it was compared
 	tried   bool   // it went once while the file was being written; the next time is at commit
 	sending bool
 	proven  bool // what id stands for was sent by this process, or compared since
@@ -193,6 +194,9 @@ func (s *session) feed(x *transfer) {
 			break
 		}
 		p.sending, p.tried, p.gen = true, true, s.content.gen
+		if s.sight != nil {
+			p.epoch = s.sight.epoch
+		}
 		x.inflight++
 		file := s.file
 		s.call(x, func() { s.send(x, p, file) })
@@ -395,5 +399,8 @@ func (l *line) rate() float64 {
 	defer l.mu.Unlock()
 	return l.each
 }
+
+// errDoubt says that the file may have changed in a way that only reading it shows.
+var errDoubt = errors.New("the file was touched while it was being committed")
 
 var errSuperseded = errors.New("the content changed while it was being committed")

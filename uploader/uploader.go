@@ -243,6 +243,10 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 	s := u.sessions[key]
 	u.mu.Unlock()
 	if s != nil {
+		if s.mu.TryLock() { // else somebody is about to publish
+			s.look()
+			s.mu.Unlock()
+		}
 		return s.status.Load()
 	}
 	r, err := u.journal.get(key)
@@ -391,6 +395,10 @@ func (u *Uploader) Touched(key backing.Key, mtime int64) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.rec.mtime = mtime
+		if s.sight != nil {
+			s.sight.seen.Mtime = mtime
+			s.sight.epoch++
+		}
 	}
 	if err := u.journal.touched(key, mtime); err != nil {
 		u.log.Error("new mtime not recorded", "err", err)

@@ -22,6 +22,17 @@ type Writer struct {
 // duplicated. The journal knows of the open before OpenWriter returns; when it
 // cannot be told (a full disk), the open must fail with the error.
 func (u *Uploader) OpenWriter(key backing.Key, path string, file *os.File) (*Writer, error) {
+	return u.openWriter(key, path, file, false)
+}
+
+// OpenBlindWriter is OpenWriter for an open whose writes the kernel makes by
+// itself (passthrough). file must be open for reading only: while the daemon
+// itself could write, nobody could tell whether somebody else can.
+func (u *Uploader) OpenBlindWriter(key backing.Key, path string, file *os.File) (*Writer, error) {
+	return u.openWriter(key, path, file, true)
+}
+
+func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, blind bool) (*Writer, error) {
 	s, err := u.pin(key, path)
 	if err != nil {
 		return nil, err
@@ -40,7 +51,7 @@ func (u *Uploader) OpenWriter(key backing.Key, path string, file *os.File) (*Wri
 		return nil, err
 	}
 	if s.writers == 0 {
-		if s.running == nil {
+		if s.running == nil && s.sight == nil {
 			s.content.size = info.Size
 		}
 		if !s.rec.open && !s.gone {
@@ -53,6 +64,12 @@ func (u *Uploader) OpenWriter(key backing.Key, path string, file *os.File) (*Wri
 		}
 		if s.held != nil {
 			s.held.Stop()
+		}
+	}
+	if blind {
+		if s.sight, err = s.sight.open(s); err != nil {
+			s.unhold()
+			return nil, err
 		}
 	}
 	s.writers++
@@ -99,6 +116,7 @@ func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.changedByUs()
 	if done > 0 {
 		s.content.wrote(off, off+done)
 		s.heal(off, off+done)
@@ -127,6 +145,7 @@ func (w *Writer) Resize(size int64, do func() error) error {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.changedByUs()
 	if err == nil {
 		if size < s.content.size {
 			clear(s.full)
@@ -169,6 +188,7 @@ func (w *Writer) Expect(oracle SizeOracle) {
 // that no close has spoken of, or that one has and whose commit, with what this
 // handle wrote, is still under way.
 func (w *Writer) Dirty() bool {
+	w.settleDoubt()
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	return !w.s.gone && (w.s.content.gen != w.s.asked || w.wrote.Load() && w.s.running != nil)
@@ -257,16 +277,28 @@ func (w *Writer) Close() {
 		switch {
 		case s.gone:
 			s.dropTransfer(errGone)
-		case s.content.gen != s.asked && len(s.poison) == 0:
-			s.ask() // saves
-		case s.rec.state == StateHeld:
-			s.armHold()
+		case s.sight != nil:
 			s.save()
+			s.outlive()
 		default:
-			s.renamed() // it may have got another name while it was open
-			s.save()
+			s.released()
 		}
 		s.oracle = nil
 	}
 	s.unhold()
+}
+
+// released does what the last release of a file asks for, once nothing can change
+// its content any more. mu is held.
+func (s *session) released() {
+	switch {
+	case s.content.gen != s.asked && len(s.poison) == 0:
+		s.ask() // saves
+	case s.rec.state == StateHeld:
+		s.armHold()
+		s.save()
+	default:
+		s.renamed() // it may have got another name while it was open
+		s.save()
+	}
 }

@@ -2,7 +2,11 @@
 
 package backing
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 const (
 	oPath       = 0
@@ -15,3 +19,15 @@ func openBeneath(int, string, int, uint32) (int, error) { return -1, unix.ENOTSU
 
 // FirstHole is not available here; see the Linux version.
 func FirstHole(int, int64) (int64, error) { return 0, unix.ENOTSUP }
+
+// StartWriteback is not available here; see the Linux version.
+func StartWriteback(*os.File) error { return unix.ENOTSUP }
+
+// HasWriter is not available here; see the Linux version.
+func HasWriter(*os.File) bool { return false }
+
+// ReopenReadOnly is not available here; see the Linux version.
+func ReopenReadOnly(*os.File) (*os.File, error) { return nil, unix.ENOTSUP }
+
+// FineTimes is not available here; see the Linux version.
+func FineTimes() bool { return false }

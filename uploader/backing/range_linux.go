@@ -1,0 +1,65 @@
+package backing
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// StartWriteback makes the kernel begin to write the file's dirty pages
+// (sync_file_range(2)). It does not wait for them. A page under write-back is
+// write-protected, so the next store into it through a mapping faults, and that
+// updates ctime: without this a store to a page that is dirty already changes
+// nothing that stat(2) shows.
+func StartWriteback(f *os.File) error {
+	err := unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ESPIPE) {
+		return nil
+	}
+	return err
+}
+
+// HasWriter reports whether somebody else can still change the file: through a
+// descriptor open for writing, or through a shared writable mapping, which no
+// table of descriptors shows. f must be open for reading only. It asks for a
+// read lease (fcntl(2), F_SETLEASE), which the kernel grants only to the last
+// one, and gives it back. Where leases cannot be had, it says no.
+func HasWriter(f *os.File) bool {
+	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
+	if err == nil {
+		unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
+		return false
+	}
+	return errors.Is(err, unix.EAGAIN)
+}
+
+// ReopenReadOnly opens the file behind f once more, for reading only.
+func ReopenReadOnly(f *os.File) (*os.File, error) {
+	return os.OpenFile("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), os.O_RDONLY, 0)
+}
+
+// FineTimes reports whether a change of a file shows in its ctime even when it
+// comes within the same timer tick as the look before (multigrain timestamps,
+// Linux 6.13).
+var FineTimes = sync.OnceValue(func() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	major, minor := 0, 0
+	release := unix.ByteSliceToString(u.Release[:])
+	for i, n := 0, &major; i < len(release); i++ {
+		switch c := release[i]; {
+		case c >= '0' && c <= '9':
+			*n = *n*10 + int(c-'0')
+		case c == '.' && n == &major:
+			n = &minor
+		default:
+			i = len(release)
+		}
+	}
+	return major > 6 || major == 6 && minor >= 13
+})

@@ -1,0 +1,330 @@
+package uploader
+
+import (
+	"context"
+	"hash/crc32"
+	"io"
+	"time"
+
+	"uploadfs/uploader/backing"
+)
+
+// In passthrough the kernel writes to the backing file itself. A session then is
+// blind: nobody tells it of a write, and it has to find out.
+//
+//   - That something has changed shows in the backing file's size, mtime and
+//     ctime. They are looked at whenever somebody asks: at a close, before
+//     Complete, when an attribute is read, and at every [glance] while the file is
+//     open for writing.
+//   - That a chunk is full is a guess: the size has passed it, and no hole is
+//     left in it. Only what was beyond the end at open counts.
+//   - That a part still equals its chunk is proven at commit, by reading the file
+//     once more and comparing CRC-32C; so is what was hashed early.
+
+// glance is how often a file that is open for writing is looked at, so that a
+// full chunk is soon on its way. Nothing is looked at while no file is open.
+const glance = 100 * time.Millisecond
+
+// afterlife is how often a file without writers is looked at that a mapping can
+// still change.
+const afterlife = time.Second
+
+// coarseTick is the longest that two changes of a file can have the same ctime
+// where the kernel's timestamps are no finer than its timer tick.
+const coarseTick = 20 * time.Millisecond
+
+// sight is what a blind session knows of its backing file.
+type sight struct {
+	seen backing.Info // the last look
+	base int64        // the size when the content began: only beyond it holes tell anything
+	hole int64        // the file has no hole between base and here
+
+	// epoch counts the moments from which on the content may be another one
+	// than before. What was read, and sent, at an earlier epoch has to be
+	// compared with the file before it counts.
+	epoch uint64
+	clean uint64 // the epoch at which the completed content was compared last
+}
+
+// begin starts a new content, which had size bytes before it was changed.
+func (v *sight) begin(size int64) { v.base, v.hole = size, size }
+
+// cut forgets what lay beyond size.
+func (v *sight) cut(size int64) { v.base, v.hole = min(v.base, size), min(v.hole, size) }
+
+// open makes the session blind, or lets a blind one look again. mu is held.
+func (v *sight) open(s *session) (*sight, error) {
+	if v == nil {
+		info, err := backing.StatFd(int(s.file.Fd()))
+		if err != nil {
+			return nil, localError("stat", err)
+		}
+		v = &sight{seen: info, base: info.Size, hole: info.Size}
+	}
+	if s.writers == 0 {
+		s.watch()
+	}
+	return v, nil
+}
+
+// watch looks at the session's file until it has no writer any more. mu is held.
+func (s *session) watch() {
+	if s.watched {
+		return // the last one has not yet seen that it should end
+	}
+	s.watched = true
+	s.refs++ // until the watch is over
+	s.u.wg.Go(func() {
+		t := time.NewTicker(glance)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+			case <-s.u.ctx.Done():
+			}
+			s.mu.Lock()
+			if s.writers == 0 || s.gone || s.u.ctx.Err() != nil {
+				s.watched = false
+				s.unhold()
+				s.mu.Unlock()
+				return
+			}
+			s.look()
+			s.findFull()
+			s.mu.Unlock()
+		}
+	})
+}
+
+// look finds out whether the content of a blind session has changed since the
+// last look. mu is held.
+func (s *session) look() {
+	if s.sight == nil || s.refs == 0 {
+		return
+	}
+	v := s.sight
+	info, err := backing.StatFd(int(s.file.Fd()))
+	if err != nil || info.Ctime == v.seen.Ctime && info.Mtime == v.seen.Mtime && info.Size == v.seen.Size {
+		return
+	}
+	before := v.seen
+	v.seen = info
+	v.epoch++
+	if info.Size == before.Size && info.Mtime == before.Mtime {
+		return // a chmod, a rename, … or a store with the mtime put back
+	}
+	s.sawChange()
+	s.content.size = info.Size
+	v.cut(info.Size)
+}
+
+// sawChange counts a change that has already happened. mu is held.
+func (s *session) sawChange() {
+	if err := s.change(); err != nil {
+		// The change cannot be kept from happening. That the file is open
+		// is in the journal, so a crash leaves it interrupted.
+		s.u.log.Error("not recorded", "path", s.rec.path, "state", StateWriting, "err", err)
+	}
+	s.content.gen++
+}
+
+// changedByUs brings the looks up to date after a change that went through the
+// daemon and has been counted. mu is held.
+func (s *session) changedByUs() {
+	if s.sight == nil || s.refs == 0 {
+		return
+	}
+	if info, err := backing.StatFd(int(s.file.Fd())); err == nil {
+		s.sight.seen = info
+		s.content.size = info.Size
+		s.sight.cut(info.Size)
+	}
+	s.sight.epoch++
+}
+
+// findFull takes for written what lies between the size at open and the first
+// hole. mu is held.
+func (s *session) findFull() {
+	v := s.sight
+	size := s.content.size
+	if v.hole >= size || s.rec.state != StateWriting {
+		return
+	}
+	// On tmpfs every call walks to the end of the file, so one is made only
+	// when another chunk can have become full.
+	if size/s.u.chunk == v.hole/s.u.chunk && size != s.expected {
+		return
+	}
+	hole, err := backing.FirstHole(int(s.file.Fd()), v.hole)
+	if err != nil || hole <= v.hole {
+		return
+	}
+	from := v.hole
+	v.hole = min(hole, size)
+	s.content.written.add(from, v.hole)
+	s.noteWritten(from, v.hole)
+}
+
+// beginCommit starts an epoch that nothing escapes: from now on every change
+// shows, a store through a mapping included. mu is held, but not all the time.
+func (s *session) beginCommit() error {
+	if s.sight == nil {
+		return nil
+	}
+	if err := backing.StartWriteback(s.file); err != nil {
+		return localError("sync", err)
+	}
+	s.look()
+	if wait := coarseTick - time.Since(time.Unix(0, s.sight.seen.Ctime)); wait > 0 && !backing.FineTimes() {
+		s.mu.Unlock()
+		time.Sleep(min(wait, coarseTick))
+		s.mu.Lock()
+		s.look()
+	}
+	s.sight.epoch++
+	return nil
+}
+
+// verify reads the parts that were sent at an earlier epoch once more. One that
+// does not have the CRC-32C that it had when it was sent will be sent again. It
+// returns what it has read, for the hashing to compare with. mu is held, but not
+// while it reads.
+func (s *session) verify(x *transfer) (known map[extent]uint32, err error) {
+	if s.sight == nil {
+		return nil, nil
+	}
+	known = map[extent]uint32{}
+	for _, p := range x.parts {
+		id, epoch := p.id, s.sight.epoch
+		if id == "" || p.sending || p.epoch == epoch {
+			continue
+		}
+		file := s.file
+		s.mu.Unlock()
+		crc, whole, err := checksum(x.ctx, file, p.off, p.n)
+		s.mu.Lock()
+		switch {
+		case err != nil:
+			return nil, err
+		case p.id != id:
+			continue // sent anew meanwhile
+		case whole && crc == p.crc:
+			p.epoch = epoch
+			known[extent{p.off, p.off + p.n}] = crc
+		default:
+			p.id = ""
+			x.replaced++
+		}
+	}
+	return known, nil
+}
+
+// verified reports whether every part was sent, or compared, at this epoch. mu is held.
+func (s *session) verified(x *transfer) bool {
+	if s.sight == nil {
+		return true
+	}
+	for _, p := range x.parts {
+		if p.epoch != s.sight.epoch {
+			return false
+		}
+	}
+	return true
+}
+
+// checksum is the CRC-32C of [off, off+n); whole is false if the file ends before.
+func checksum(ctx context.Context, file io.ReaderAt, off, n int64) (crc uint32, whole bool, err error) {
+	buf := make([]byte, digestBuffer)
+	for end := off + n; off < end; {
+		if ctx.Err() != nil {
+			return 0, false, context.Cause(ctx)
+		}
+		k, err := file.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
+		crc = crc32.Update(crc, castagnoli, buf[:k])
+		off += int64(k)
+		if err == io.EOF && off < end {
+			return crc, false, nil
+		}
+		if err != nil && err != io.EOF {
+			return 0, false, localError("read", err)
+		}
+	}
+	return crc, true, nil
+}
+
+// settleDoubt looks at what the close of a blind handle may have to speak of. A
+// completed file whose ctime has changed is compared with what was sent, so that
+// a chmod, or an open without a write, uploads nothing.
+func (w *Writer) settleDoubt() {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sight == nil {
+		return
+	}
+	s.look()
+	epoch := s.sight.epoch
+	if epoch == s.sight.clean || s.rec.state != StateCompleted || s.content.gen != s.asked {
+		return
+	}
+	parts, file := s.rec.parts, s.file
+	s.refs++
+	s.mu.Unlock()
+	same := true
+	for _, p := range parts {
+		crc, whole, err := checksum(s.u.ctx, file, p.off, p.n)
+		if err != nil || !whole || crc != p.crc {
+			same = false
+			break
+		}
+	}
+	s.mu.Lock()
+	s.unhold()
+	switch {
+	case s.rec.state != StateCompleted:
+	case same:
+		s.sight.clean = epoch
+	default:
+		s.sawChange()
+	}
+}
+
+// outlive goes on looking at a blind session's file after its last handle is
+// released, for as long as a mapping can still change it: in passthrough the
+// mapping is of the backing file, and the kernel says nothing of its end. What it
+// changed is then committed, as at any release. mu is held.
+func (s *session) outlive() {
+	s.refs++ // until nothing is left
+	s.u.wg.Go(func() {
+		t := time.NewTicker(afterlife)
+		defer t.Stop()
+		for s.outlives() {
+			select {
+			case <-t.C:
+			case <-s.u.ctx.Done():
+			}
+		}
+		s.mu.Lock()
+		s.unhold()
+		s.mu.Unlock()
+	})
+}
+
+// outlives looks once, and reports whether to look again.
+func (s *session) outlives() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.gone || s.writers > 0 || s.u.ctx.Err() != nil {
+		return false // the next release looks again
+	}
+	busy := backing.HasWriter(s.file)
+	if err := backing.StartWriteback(s.file); err != nil {
+		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.path, "err", err)
+	}
+	s.look()
+	if busy {
+		return true
+	}
+	s.released()
+	return false
+}
