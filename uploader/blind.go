@@ -123,7 +123,7 @@ func (s *session) sawChange() {
 	if err := s.change(); err != nil {
 		// The change cannot be kept from happening. That the file is open
 		// is in the journal, so a crash leaves it interrupted.
-		s.u.log.Error("not recorded", "path", s.rec.path, "state", StateWriting, "err", err)
+		s.u.log.Error("not recorded", "path", s.rec.path, "state", StateWriting, "error", err)
 	}
 	s.content.gen++
 }
@@ -319,7 +319,7 @@ func (s *session) outlives() bool {
 	}
 	busy := backing.HasWriter(s.file)
 	if err := backing.StartWriteback(s.file); err != nil {
-		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.path, "err", err)
+		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.path, "error", err)
 	}
 	s.look()
 	if busy {

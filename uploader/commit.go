@@ -49,7 +49,7 @@ func (s *session) commitAll() {
 		case s.gone:
 			s.answer(s.asked, errGone)
 		default:
-			u.log.Error("failed", "path", s.rec.path, "upload", s.rec.upload.ID, "err", err)
+			u.log.Error("failed", "path", s.rec.path, "upload", s.rec.upload.ID, "error", err)
 			if s.content.gen == target {
 				s.move(StateFailed, err)
 			}
@@ -91,7 +91,7 @@ func (s *session) commit(target uint64) error {
 			return err
 		case KindOf(err) == Gone && expired == 0:
 			expired++
-			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.path, "err", err)
+			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.path, "error", err)
 		case KindOf(err) == Gone:
 			s.dropTransfer(err)
 			return &Error{Op: "upload", Kind: Refused, Err: err, Message: s.tooSlow(err)}
@@ -99,7 +99,7 @@ func (s *session) commit(target uint64) error {
 			// Perhaps the API counts parts that are not listed: once
 			// more, with an Upload that has no others.
 			listedOnly = true
-			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.path, "err", err)
+			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.path, "error", err)
 		default:
 			return err
 		}

@@ -181,7 +181,7 @@ func (j *journal) syncer() {
 	for open := true; open; {
 		_, open = <-j.wake
 		if _, err := j.write.Exec("PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
-			j.log.Error("journal not synced", "err", err)
+			j.log.Error("journal not synced", "error", err)
 		}
 	}
 }

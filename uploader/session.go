@@ -146,7 +146,7 @@ func (s *session) save() {
 		return
 	}
 	if err := s.u.journal.put(&s.rec); err != nil {
-		s.u.log.Error("not recorded", "path", s.rec.path, "state", s.rec.state, "err", err)
+		s.u.log.Error("not recorded", "path", s.rec.path, "state", s.rec.state, "error", err)
 	}
 }
 

@@ -82,7 +82,7 @@ func (s *session) dropTransfer(why error) {
 		ctx, cancel := context.WithTimeout(s.u.ctx, cancelGrace)
 		defer cancel()
 		if err := s.u.opts.Backend.Cancel(ctx, id); err != nil {
-			s.u.log.Warn("upload not cancelled; it expires by itself", "upload", id, "err", err)
+			s.u.log.Warn("upload not cancelled; it expires by itself", "upload", id, "error", err)
 			return
 		}
 		s.u.log.Info("upload cancelled", "upload", id, "why", oneLine(why))
@@ -236,7 +236,7 @@ func (s *session) declare(x *transfer) error {
 	s.rec.spec, s.rec.upload, s.rec.created = spec, up, created
 	s.rec.parts, s.rec.completing = nil, false
 	if err := s.u.journal.dropParts(s.key); err != nil {
-		s.u.log.Error("not recorded", "path", path, "upload", up.ID, "err", err)
+		s.u.log.Error("not recorded", "path", path, "upload", up.ID, "error", err)
 	}
 	s.save()
 	s.publish()
@@ -271,7 +271,7 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 		s.lastAck = time.Now()
 		if s.xfer == x {
 			if err := s.u.journal.putPart(s.key, partRecord{p.off, p.n, p.crc, id}); err != nil {
-				s.u.log.Error("not recorded", "path", s.rec.path, "upload", x.upload.ID, "part", id, "err", err)
+				s.u.log.Error("not recorded", "path", s.rec.path, "upload", x.upload.ID, "part", id, "error", err)
 			}
 			s.publish()
 		}
@@ -304,7 +304,7 @@ func (s *session) noted(x *transfer) context.Context {
 		switch {
 		case err != nil && (s.rec.state == StateUploading || s.rec.state == StateRetrying):
 			if s.rec.state == StateUploading {
-				s.u.log.Warn("retrying", "path", s.rec.path, "upload", x.upload.ID, "err", err, "next", next)
+				s.u.log.Warn("retrying", "path", s.rec.path, "upload", x.upload.ID, "error", err, "next", next)
 			}
 			s.move(StateRetrying, err)
 		case err == nil && s.rec.state == StateRetrying:

@@ -216,7 +216,7 @@ func (u *Uploader) unpin(s *session) {
 		delete(u.sessions, s.key)
 		if s.gone {
 			if err := u.journal.delete(s.key); err != nil {
-				u.log.Error("not forgotten", "path", s.rec.path, "err", err)
+				u.log.Error("not forgotten", "path", s.rec.path, "error", err)
 			}
 		}
 	}
@@ -251,7 +251,7 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 	}
 	r, err := u.journal.get(key)
 	if err != nil {
-		u.log.Error("no status", "path", path, "err", err)
+		u.log.Error("no status", "path", path, "error", err)
 	}
 	if r == nil {
 		r = &record{key: key, state: StateEmpty}
@@ -341,7 +341,7 @@ func (u *Uploader) Renamed(from, to string, key backing.Key, dir bool) {
 		}
 		u.mu.Unlock()
 		if err := u.journal.renamed(from, to); err != nil {
-			u.log.Error("new name not recorded", "from", from, "to", to, "err", err)
+			u.log.Error("new name not recorded", "from", from, "to", to, "error", err)
 		}
 		return
 	}
@@ -359,7 +359,7 @@ func (u *Uploader) named(key backing.Key, path string) {
 	}
 	s, err := u.pin(key, path)
 	if err != nil {
-		u.log.Error("new name not recorded", "path", path, "err", err)
+		u.log.Error("new name not recorded", "path", path, "error", err)
 		return
 	}
 	defer u.unpin(s)
@@ -401,7 +401,7 @@ func (u *Uploader) Touched(key backing.Key, mtime int64) {
 		}
 	}
 	if err := u.journal.touched(key, mtime); err != nil {
-		u.log.Error("new mtime not recorded", "err", err)
+		u.log.Error("new mtime not recorded", "error", err)
 	}
 }
 
@@ -426,7 +426,7 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 	if s == nil {
 		u.mu.Unlock()
 		if err := u.journal.delete(key); err != nil {
-			u.log.Error("not forgotten", "path", path, "err", err)
+			u.log.Error("not forgotten", "path", path, "error", err)
 		}
 		return
 	}
