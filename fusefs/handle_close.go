@@ -58,8 +58,25 @@ func (h *handle) commit(ctx context.Context, pid uint32) error {
 // Release follows the last close, when no request on the handle is left; nobody
 // hears its result.
 func (h *handle) Release(ctx context.Context) syscall.Errno {
+	h.node.root.live.remove(h)
+	return errnoOf(h.release())
+}
+
+func (h *handle) release() error {
 	if h.writer != nil {
 		h.writer.Close()
 	}
-	return errnoOf(h.node.closed(h.file))
+	return h.node.closed(h.file)
+}
+
+// abandon releases the handle when the mount has ended. If changes are left that
+// no close has spoken of, the mount was torn away from under their writer, and
+// what there is may be half a file.
+func (h *handle) abandon() {
+	if h.writer != nil {
+		h.writer.Interrupt("the mount ended before it was closed")
+	}
+	if err := h.release(); err != nil {
+		h.node.root.Logger.Warn("close of a backing file", "error", err)
+	}
 }

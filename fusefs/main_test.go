@@ -41,26 +41,45 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
-	code := m.Run()
-	if err := leaks(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, "left behind:", err)
-		code = 1
-	}
-	os.Exit(code)
+	os.Exit(run(m))
 }
 
-// leaks names the mounts, descriptors and goroutines that are left.
-func leaks() error {
+// run runs the tests in a temporary directory of this run alone, so that what is
+// left behind can be told from what others are doing.
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", tempPrefix)
+	if err == nil {
+		err = errors.Join(os.Chmod(dir, 0o755), os.Setenv("TMPDIR", dir))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	code := m.Run()
+	if err := errors.Join(leaks(dir), os.RemoveAll(dir)); err != nil {
+		fmt.Fprintln(os.Stderr, "left behind:", err)
+		return 1
+	}
+	return code
+}
+
+// leaks names the mounts below dir, descriptors and goroutines that are left.
+func leaks(dir string) error {
 	var all []error
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	all = append(all, err)
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, " "+fusefs.FSType+" ") && strings.Contains(line, os.TempDir()+"/"+tempPrefix) {
+		if strings.Contains(line, " "+fusefs.FSType+" ") && strings.Contains(line, " "+dir+"/") {
 			all = append(all, errors.New("mount: "+line))
 		}
 	}
+	return errors.Join(append(all, inside())...)
+}
+
+// inside is what leaks finds of this process alone.
+func inside() error {
 	fds, err := os.ReadDir("/proc/self/fd")
-	all = append(all, err)
+	all := []error{err}
 	for _, fd := range fds {
 		link, _ := os.Readlink("/proc/self/fd/" + fd.Name())
 		if link == "/dev/fuse" || strings.Contains(link, tempPrefix) {
@@ -124,12 +143,12 @@ func (u *user) refused(t *testing.T, errno syscall.Errno, script string) {
 // me is who runs the tests, or nobody for a test that is about being unprivileged.
 func isRoot() bool { return os.Geteuid() == 0 }
 
-const tempPrefix = "fusefs-test-"
+const tempPrefix = "fusefs-test-" // of the names of all temporary directories
 
 // tempDir is a directory that every user can enter; t.TempDir's are not always.
 func tempDir(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", tempPrefix)
+	dir, err := os.MkdirTemp("", "")
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755))
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })

@@ -114,7 +114,7 @@ func serveHelper(args []string) error {
 	if err == nil {
 		server.Wait()
 	}
-	return errors.Join(err, up.Close(), tree.Close(), leaks())
+	return errors.Join(err, up.Close(), tree.Close(), inside())
 }
 
 // mountinfo is the line of /proc/self/mountinfo for the mount.

@@ -31,6 +31,18 @@ func TestHardLinks(t *testing.T) {
 	require.Equal(t, "changed", read(t, b))
 }
 
+func TestHardLinkOfASymlink(t *testing.T) {
+	m := newMount(t)
+	write(t, join(m.dir, "f"), "x")
+	require.NoError(t, os.Symlink("f", join(m.dir, "a")))
+	require.NoError(t, os.Link(join(m.dir, "a"), join(m.dir, "b")))
+	target, err := os.Readlink(join(m.dir, "b"))
+	require.NoError(t, err)
+	require.Equal(t, "f", target)
+	require.EqualValues(t, 2, lstat(t, join(m.dir, "a")).Nlink)
+	require.EqualValues(t, 1, lstat(t, join(m.dir, "f")).Nlink)
+}
+
 func TestDirectoryLinkCount(t *testing.T) {
 	m := newMount(t)
 	require.EqualValues(t, 2, lstat(t, m.dir).Nlink)
@@ -53,17 +65,17 @@ func TestLongNames(t *testing.T) {
 func TestPathLongerThanPathMax(t *testing.T) {
 	m := newMount(t)
 	step := strings.Repeat("d", 200)
-	fd, err := unix.Open(m.dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := unix.Open(m.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	for range 25 {
 		require.NoError(t, unix.Mkdirat(fd, step, 0o755))
-		next, err := unix.Openat(fd, step, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		next, err := unix.Openat(fd, step, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		require.NoError(t, err)
 		require.NoError(t, unix.Close(fd))
 		fd = next
 	}
 	defer unix.Close(fd)
-	f, err := unix.Openat(fd, "deep", unix.O_CREAT|unix.O_RDWR, 0o644)
+	f, err := unix.Openat(fd, "deep", unix.O_CREAT|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
 	require.NoError(t, err)
 	_, err = unix.Write(f, []byte("down here"))
 	require.NoError(t, err)
@@ -122,7 +134,7 @@ func TestRenameAboveWorkGoingOn(t *testing.T) {
 	m := newMount(t)
 	here, there := join(m.dir, "here"), join(m.dir, "there")
 	require.NoError(t, os.MkdirAll(join(here, "sub"), 0o755))
-	fd, err := unix.Open(join(here, "sub"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := unix.Open(join(here, "sub"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(fd)
 
@@ -143,7 +155,7 @@ func TestRenameAboveWorkGoingOn(t *testing.T) {
 		}
 	})
 	work := func(name string) error {
-		f, err := unix.Openat(fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
+		f, err := unix.Openat(fd, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 		if err != nil {
 			return fmt.Errorf("create: %w", err)
 		}
@@ -153,7 +165,7 @@ func TestRenameAboveWorkGoingOn(t *testing.T) {
 		if err := unix.Fchmodat(fd, name, 0o600, 0); err != nil {
 			return fmt.Errorf("chmod: %w", err)
 		}
-		if f, err = unix.Openat(fd, name, unix.O_RDWR, 0); err != nil {
+		if f, err = unix.Openat(fd, name, unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 			return fmt.Errorf("open: %w", err)
 		}
 		if err := unix.Fsetxattr(f, "user.x", []byte("y"), 0); err != nil {
@@ -190,7 +202,7 @@ func TestSpecialFiles(t *testing.T) {
 	require.NoError(t, unix.Mknod(join(m.dir, "plain"), unix.S_IFREG|0o644, 0))
 	write(t, join(m.dir, "plain"), "a file")
 
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(fd)
 	require.NoError(t, unix.Bind(fd, &unix.SockaddrUnix{Name: join(m.dir, "sock")}))
@@ -216,18 +228,26 @@ func TestDirectorySwappedForSymlink(t *testing.T) {
 	write(t, join(outside, "secret"), "secret")
 	require.NoError(t, os.Mkdir(join(m.dir, "d"), 0o755))
 	write(t, join(m.dir, "d", "secret"), "mine")
-	fd, err := unix.Open(join(m.dir, "d"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	fd, err := unix.Open(join(m.dir, "d"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	require.NoError(t, err)
 	defer unix.Close(fd)
 
 	require.NoError(t, os.Rename(join(m.tree, "d"), join(m.tree, "away")))
 	require.NoError(t, os.Symlink(outside, join(m.tree, "d")))
 
-	// The directory is found by the descriptor that is open on it, the file in
-	// it by nothing at all.
-	_, err = unix.Openat(fd, "secret", unix.O_RDONLY, 0)
-	require.ErrorIs(t, err, syscall.ESTALE)
-	f, err := unix.Openat(fd, "new", unix.O_CREAT|unix.O_WRONLY, 0o644)
+	// The directory is found by the descriptor that is open on it; the file in it
+	// perhaps, while the RELEASE of its writer is on the way.
+	f, err := unix.Openat(fd, "secret", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		content := make([]byte, 10)
+		n, err := unix.Read(f, content)
+		require.NoError(t, err)
+		require.Equal(t, "mine", string(content[:n]))
+		require.NoError(t, unix.Close(f))
+	} else {
+		require.ErrorIs(t, err, syscall.ESTALE)
+	}
+	f, err = unix.Openat(fd, "new", unix.O_CREAT|unix.O_WRONLY|unix.O_CLOEXEC, 0o644)
 	require.NoError(t, err)
 	require.NoError(t, unix.Close(f))
 	require.FileExists(t, join(m.tree, "away", "new"))

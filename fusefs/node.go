@@ -19,7 +19,8 @@ import (
 // root is what all nodes of a mount share.
 type root struct {
 	Options
-	grave
+	grave grave
+	live  live
 	info  backing.Info // of the backing tree's own directory
 	rules *rules
 

@@ -88,6 +88,7 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 		return errnoOf(err)
 	}
 	fillAttr(&out.Attr, &st)
+	out.SetTimeout(cacheTime) // go-fuse does so for the other answers
 	return 0
 }
 
@@ -119,12 +120,24 @@ func (n *node) setattr(p pin, h *handle, in *fuse.SetAttrIn) error {
 			return err
 		}
 	}
-	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) == 0 {
+		return nil
+	}
+	set := func() error {
 		return p.utimes(
 			timeToSet(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 			timeToSet(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec))
 	}
-	return nil
+	if in.Valid&fuse.FATTR_MTIME == 0 || n.Mode() != unix.S_IFREG {
+		return set()
+	}
+	return n.root.Uploader.Touch(n.key(), func() (int64, error) {
+		if err := set(); err != nil {
+			return 0, err
+		}
+		st, err := p.stat()
+		return st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec), err
+	})
 }
 
 // killsSetID reports whether a SETATTR with these valid bits asks to take set-id

@@ -40,8 +40,10 @@ func (n *node) OpendirHandle(ctx context.Context, flags uint32) (fs.FileHandle, 
 	if err != nil {
 		return nil, 0, errnoOf(err)
 	}
+	d := &dirHandle{node: n, file: f, fd: int(f.Fd())}
 	n.opened(f)
-	return &dirHandle{node: n, file: f, fd: int(f.Fd())}, 0, 0
+	n.root.live.add(d)
+	return d, 0, 0
 }
 
 func (d *dirHandle) Readdirent(ctx context.Context) (*fuse.DirEntry, syscall.Errno) {
@@ -86,4 +88,9 @@ func (d *dirHandle) Fsyncdir(ctx context.Context, flags uint32) syscall.Errno {
 	return errnoOf(fsync(d.fd, flags))
 }
 
-func (d *dirHandle) Releasedir(ctx context.Context, flags uint32) { d.node.closed(d.file) }
+func (d *dirHandle) Releasedir(ctx context.Context, flags uint32) {
+	d.node.root.live.remove(d)
+	d.node.closed(d.file)
+}
+
+func (d *dirHandle) abandon() { d.node.closed(d.file) }

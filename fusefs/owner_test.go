@@ -130,7 +130,7 @@ func TestSetIDBitsGo(t *testing.T) {
 
 func TestCreateWithSetID(t *testing.T) {
 	_, dir, _ := shared(t)
-	fd, err := syscall.Open(join(dir, "f"), syscall.O_CREAT|syscall.O_WRONLY, 0o6755)
+	fd, err := syscall.Open(join(dir, "f"), syscall.O_CREAT|syscall.O_WRONLY|syscall.O_CLOEXEC, 0o6755)
 	require.NoError(t, err)
 	require.NoError(t, syscall.Close(fd))
 	require.EqualValues(t, 0o6755, lstat(t, join(dir, "f")).Mode&0o7777)

@@ -3,11 +3,13 @@ package fusefs_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,32 +51,52 @@ type stackOptions struct {
 	Timeout    time.Duration // of close
 	Names      uploader.NamePolicy
 	NoMD5      bool
+	Purpose    string
 	Options    []string // of mount
+	State      string   // the state directory; one of the test's own if ""
 	API        localapi.Options
+	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
+	Wrap       func(http.Handler) http.Handler // round the API
+	Line       func(addr string) string        // what stands between the mount and the API's address
 }
 
 // newStack mounts, and unmounts when the test ends.
 func newStack(t testing.TB, o stackOptions) *stack {
 	t.Helper()
-	s := &stack{t: t, opts: o, Dir: filepath.Join(t.TempDir(), "mnt"), State: t.TempDir()}
+	s := &stack{t: t, opts: o, Dir: filepath.Join(t.TempDir(), "mnt"), State: o.State}
+	if s.State == "" {
+		s.State = t.TempDir()
+	}
 	require.NoError(t, os.Mkdir(s.Dir, 0o755))
 	require.NoError(t, os.Mkdir(filepath.Join(s.State, "tree"), 0o755))
-	o.API.Dir, o.API.Key = filepath.Join(s.State, "api"), "test-key"
+	o.API.Dir, o.API.Key = filepath.Join(t.TempDir(), "api"), "test-key"
 	api, err := localapi.Open(o.API)
 	require.NoError(t, err)
 	s.API = api
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
+	hs := api.NewHTTPServer()
+	if o.Wrap != nil {
+		hs.Handler = o.Wrap(api)
+	}
 	served := make(chan error, 1)
-	go func() { served <- api.Serve(l) }()
+	go func() { served <- hs.Serve(l) }()
 	t.Cleanup(func() {
 		api.SetIntercept(nil)
-		require.NoError(t, api.Close())
-		require.NoError(t, <-served)
+		require.NoError(t, errors.Join(api.Close(), hs.Close()))
+		require.ErrorIs(t, <-served, http.ErrServerClosed)
 	})
+	addr := l.Addr().String()
+	if o.Line != nil {
+		addr = o.Line(addr)
+	}
+	stall := o.Stall
+	if stall == 0 {
+		stall = 10 * time.Second
+	}
 	s.http, err = openaiapi.New(openaiapi.Config{
-		BaseURL: "http://" + l.Addr().String() + "/v1", Key: openaiapi.StaticKey("test-key"), Slots: 4,
-		Stall: 10 * time.Second,
+		BaseURL: "http://" + addr + "/v1", Key: openaiapi.StaticKey("test-key"), Slots: 4,
+		Stall: stall, CompleteStall: stall,
 	})
 	require.NoError(t, err)
 	t.Cleanup(s.http.Close)
@@ -100,7 +122,7 @@ func (s *stack) mount() {
 	s.Up, err = uploader.Open(uploader.Options{
 		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
 		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
-		Names: s.opts.Names, CloseTimeout: timeout, Logger: log,
+		Purpose: s.opts.Purpose, Names: s.opts.Names, CloseTimeout: timeout, Logger: log,
 	})
 	require.NoError(s.t, err)
 	s.Mount, err = fusefs.Mount(s.Dir,

@@ -112,8 +112,9 @@ func TestPrivilegedAttributes(t *testing.T) {
 	f := join(dir, "f")
 	u.must(t, "touch "+f)
 	acl := "0x0200000001000700ffffffff04000700ffffffff20000700ffffffff"
+	capability := "0x0100000200200000000000000000000000000000" // cap_net_raw=p
 	for _, attr := range []string{"trusted.x", "security.x", "security.capability"} {
-		u.refused(t, syscall.EPERM, "setfattr -n "+attr+" -v y "+f)
+		u.refused(t, syscall.EPERM, "setfattr -n "+attr+" -v "+capability+" "+f)
 	}
 	u.refused(t, syscall.EOPNOTSUPP, "setfattr -n system.posix_acl_access -v "+acl+" "+f)
 	require.Empty(t, listxattr(t, join(m.tree, "pub", "f")))

@@ -30,8 +30,7 @@ func Mount(c Config) error {
 		return runBackground(c, os.NewFile(uintptr(fd), "ready"))
 	}
 	if c.Foreground {
-		err := Run(c, func() { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
-		return err
+		return run(c, func() { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
 	}
 	if err := c.check(); err != nil {
 		return err
@@ -61,7 +60,7 @@ func runBackground(c Config, parent *os.File) error {
 		}
 		parent.Close()
 	}
-	err := Run(c, func() { tell(message{}) })
+	err := run(c, func() { tell(message{}) })
 	if err != nil {
 		tell(message{err.Error(), ExitCode(err)})
 	}

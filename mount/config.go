@@ -115,6 +115,9 @@ func (c *Config) check() error {
 	if c.MountPoint == "" {
 		return usagef("name the directory to mount on")
 	}
+	if c.Embedded && c.APIKeyFile != "" {
+		return usagef("--embedded makes its own key: give either it or --api-key-file")
+	}
 	if err := uploader.ValidatePurpose(c.Purpose); err != nil {
 		return &UsageError{err}
 	}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -114,16 +114,11 @@ func TestClientDoesNotTrustTheAnswer(t *testing.T) {
 	l, err := listenIn(dir)
 	require.NoError(t, err)
 	defer l.Close()
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(c, "HTTP/1.1 500 Oh\r\nContent-Length: 9\r\n\r\n<html>no\n")
-			c.Close()
-		}
-	}()
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "<html>no", http.StatusInternalServerError)
+	})}
+	go server.Serve(l)
+	defer server.Close()
 	require.ErrorContains(t, NewClient(dir).Retry(t.Context(), "x"), "the daemon answered 500")
 }
 

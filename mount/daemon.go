@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,16 +30,18 @@ type daemon struct {
 	ending  chan struct{}
 	endOnce sync.Once
 	asked   atomic.Bool // a client has asked for the end
+	// unmounting is held while the kernel is asked to give the mount up.
+	unmounting sync.Mutex
 	// drained is closed when outcome is known.
 	drained chan struct{}
 	outcome Outcome
 }
 
-// Run is a mount from its checks to its end. It takes the process over: signals,
+// run is a mount from its checks to its end. It takes the process over: signals,
 // umask, working directory and the default logger are the mount's. ready is
 // called once, when the mount can be used. The error is nil if everything was
 // uploaded, a *[LeftError] if not, and any other if the mount never became ready.
-func Run(c Config, ready func()) error {
+func run(c Config, ready func()) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -74,7 +74,7 @@ func Run(c Config, ready func()) error {
 		ending:  make(chan struct{}),
 		drained: make(chan struct{}),
 	}
-	err = d.run(ready, signals)
+	err = d.serve(ready, signals)
 	var left *LeftError
 	if err != nil && !c.Foreground && !errors.As(err, &left) {
 		log.Error("mount failed", "mount_point", c.MountPoint, "error", err)
@@ -82,65 +82,8 @@ func Run(c Config, ready func()) error {
 	return errors.Join(err, dir.close(), closeLog())
 }
 
-// prepare finds every mistake that can be found before the state directory is
-// touched, and makes all paths independent of the working directory. detached
-// says that a dead mount was in the way.
-func (c *Config) prepare() (detached bool, err error) {
-	if err := c.check(); err != nil {
-		return false, err
-	}
-	list, err := Entries()
-	if err != nil {
-		return false, err
-	}
-	point, err := resolve(c.MountPoint, list)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return false, fmt.Errorf("%s does not exist: create it with mkdir -p", Printable(c.MountPoint))
-	case err != nil:
-		return false, fmt.Errorf("mount point: %w", err)
-	}
-	c.MountPoint = point
-	if c.StateDir == "" {
-		if c.StateDir, err = DefaultStateDir(c.MountPoint); err != nil {
-			return false, err
-		}
-	}
-	if c.StateDir, err = resolveAbsent(c.StateDir); err != nil {
-		return false, err
-	}
-	if inside(c.StateDir, c.MountPoint) {
-		return false, fmt.Errorf("the state directory %s would lie below its own mount point, and wait for itself: give another one with --state-dir",
-			Printable(c.StateDir))
-	}
-	if inside(c.MountPoint, c.StateDir) {
-		return false, fmt.Errorf("the mount point %s lies in its own state directory: choose another one", Printable(c.MountPoint))
-	}
-	if c.APIKeyFile != "" {
-		if c.APIKeyFile, err = filepath.Abs(c.APIKeyFile); err != nil {
-			return false, err
-		}
-	}
-	if !c.Embedded {
-		if _, err := c.key(); err != nil {
-			return false, err
-		}
-	}
-	if err := checkFUSE(fuseDevice, os.Geteuid(), fusermount); err != nil {
-		return false, err
-	}
-	if err := checkAllowOther(c.Options, os.Geteuid(), fuseConf); err != nil {
-		return false, err
-	}
-	detached, err = clearPoint(c.MountPoint)
-	if err != nil {
-		return detached, err
-	}
-	return detached, checkPoint(c.MountPoint)
-}
-
-// run mounts, waits for an end, and ends.
-func (d *daemon) run(ready func(), signals <-chan os.Signal) error {
+// serve mounts, waits for an end, and ends.
+func (d *daemon) serve(ready func(), signals <-chan os.Signal) error {
 	// Relative paths are resolved; the daemon must not keep a filesystem busy.
 	if err := os.Chdir("/"); err != nil {
 		return err
@@ -158,7 +101,7 @@ func (d *daemon) run(ready func(), signals <-chan os.Signal) error {
 	// The kernel has already applied the caller's umask to what it asks for.
 	syscall.Umask(0)
 	if err := parts.mount(&d.config, d.dir, d.log); err != nil {
-		return errors.Join(fmt.Errorf("cannot mount on %s: %w", Printable(d.config.MountPoint), err), control.close(), parts.close())
+		return errors.Join(err, control.close(), parts.close())
 	}
 	close(d.mounted)
 	d.log.Info("mounted", "mount_point", d.config.MountPoint, "state_dir", d.dir.path,
@@ -199,13 +142,16 @@ func (d *daemon) await(signals <-chan os.Signal) {
 	case <-served:
 	case <-d.ending: // another mount namespace may still have a copy, which nobody serves any more
 	case sig := <-signals:
-		err := unmountNow(d.config.MountPoint)
-		if err != nil {
-			// What is open is served until the end; no path leads here any more.
-			err = detach(d.config.MountPoint)
-		}
-		if by = sig.String(); err != nil {
-			d.log.Warn("not unmounted", "error", err)
+		by = sig.String()
+		if err := unmountNow(d.config.MountPoint); err != nil {
+			d.log.Info("busy, so detached: what is open is served until the end", "error", err)
+			// What the kernel holds of open files would end with this process.
+			if err := syncMount(d.config.MountPoint); err != nil {
+				d.log.Warn("what is written to open files may be incomplete", "error", err)
+			}
+			if err := detach(d.config.MountPoint); err != nil {
+				d.log.Warn("not unmounted", "error", err)
+			}
 		}
 	}
 	if d.asked.Load() {
@@ -213,6 +159,9 @@ func (d *daemon) await(signals <-chan os.Signal) {
 	}
 	d.log.Info("unmounted", "by", by)
 	d.end()
+	if d.config.Foreground {
+		notifySystemd("STOPPING=1")
+	}
 }
 
 func (d *daemon) end() { d.endOnce.Do(func() { close(d.ending) }) }
@@ -258,15 +207,8 @@ func (d *daemon) unmount(ctx context.Context) (Outcome, error) {
 	default:
 		return Outcome{}, errNotReady
 	}
-	select {
-	case <-d.ending:
-	default:
-		d.asked.Store(true)
-		if err := unmountNow(d.config.MountPoint); err != nil {
-			d.asked.Store(false)
-			return Outcome{}, err
-		}
-		d.end()
+	if err := d.giveUp(); err != nil {
+		return Outcome{}, err
 	}
 	select {
 	case <-d.drained:
@@ -274,6 +216,24 @@ func (d *daemon) unmount(ctx context.Context) (Outcome, error) {
 	case <-ctx.Done():
 		return Outcome{}, context.Cause(ctx)
 	}
+}
+
+// giveUp has the kernel give the mount up, unless it already has.
+func (d *daemon) giveUp() error {
+	d.unmounting.Lock()
+	defer d.unmounting.Unlock()
+	select {
+	case <-d.ending:
+		return nil
+	default:
+	}
+	d.asked.Store(true)
+	if err := unmountNow(d.config.MountPoint); err != nil {
+		d.asked.Store(false)
+		return err
+	}
+	d.end()
+	return nil
 }
 
 // report is the control socket's view of the mount.

@@ -83,17 +83,8 @@ func Unmount(ctx context.Context, mountPoint string) (out Outcome, gone bool, er
 		return out, false, fmt.Errorf("%s is busy: close the files and leave the directories that are open on it, then try again",
 			Printable(m.Point))
 	case errors.Is(err, ErrNoDaemon):
-		dead, err := isDead(m)
-		if err == nil && !dead {
-			err = ErrNoDaemon
-		}
-		if err == nil {
-			err = detach(m.Point)
-		}
-		if err != nil {
-			return Outcome{}, true, fmt.Errorf("unmount %s: %w", Printable(m.Point), err)
-		}
-		return Outcome{}, true, nil
+		cleared, err := clearPoint(m.Point)
+		return Outcome{}, cleared, err
 	case err != nil:
 		return out, false, fmt.Errorf("unmount %s: %w", Printable(m.Point), err)
 	}

@@ -13,8 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fuseDevice is the kernel's door.
-const fuseDevice = "/dev/fuse"
+const (
+	fuseDevice = "/dev/fuse"      // the kernel's door
+	fuseConf   = "/etc/fuse.conf" // what fusermount3 allows
+)
 
 // checkFUSE says why this user cannot mount on this machine.
 func checkFUSE(device string, uid int, helper func() (string, error)) error {
@@ -48,10 +50,19 @@ func fusermount() (string, error) {
 	return "", exec.ErrNotFound
 }
 
-// checkAllowOther finds out beforehand what fusermount3 would refuse in the
-// middle: users may open their mounts to others only where root has said so.
-func checkAllowOther(options []string, uid int, conf string) error {
-	if uid == 0 || !slices.Contains(options, "allow_other") {
+// checkOptions finds out beforehand what fusermount3 would refuse in the middle:
+// users may open their mounts to others only where root has said so, and may
+// never bring set-user-ID programs or devices into the machine.
+func checkOptions(options []string, uid int, conf string) error {
+	if uid == 0 {
+		return nil
+	}
+	for _, o := range options {
+		if o == "suid" || o == "dev" {
+			return fmt.Errorf("-o %s is for root only: mount without it", o)
+		}
+	}
+	if !slices.Contains(options, "allow_other") {
 		return nil
 	}
 	b, err := os.ReadFile(conf)
@@ -65,8 +76,6 @@ func checkAllowOther(options []string, uid int, conf string) error {
 	}
 	return fmt.Errorf("-o allow_other is not open to users: have root write user_allow_other into %s", conf)
 }
-
-const fuseConf = "/etc/fuse.conf"
 
 // detach takes a mount out of the namespace at once; what is still open on it
 // stays until it is closed or the daemon ends.

@@ -27,10 +27,11 @@ func listenIn(string) (net.Listener, error)                 { return nil, errLin
 func dialIn(context.Context, string) (*net.UnixConn, error) { return nil, errLinux }
 func fusermount() (string, error)                           { return "", errLinux }
 func checkFUSE(string, int, func() (string, error)) error   { return errLinux }
-func checkAllowOther([]string, int, string) error           { return errLinux }
+func checkOptions([]string, int, string) error              { return errLinux }
 func clearPoint(string) (detached bool, err error)          { return false, errLinux }
 func checkPoint(string) error                               { return errLinux }
 func isDead(Entry) (bool, error)                            { return false, errLinux }
 func detach(string) error                                   { return errLinux }
 func unmountNow(string) error                               { return errLinux }
 func leaveTerminal()                                        {}
+func syncMount(string) error                                { return errLinux }

@@ -61,8 +61,9 @@ func isDead(m Entry) (bool, error) {
 	}
 	answer := make(chan error, 1)
 	go func() { // ends with the answer; a killed daemon's mount gives one at once
-		var st unix.Stat_t
-		answer <- unix.Stat(m.Point, &st)
+		var st unix.Statx_t
+		// Without FORCE_SYNC the kernel may answer from its cache.
+		answer <- unix.Statx(unix.AT_FDCWD, m.Point, unix.AT_STATX_FORCE_SYNC, unix.STATX_BASIC_STATS, &st)
 	}()
 	select {
 	case err := <-answer:

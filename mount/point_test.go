@@ -28,15 +28,17 @@ func TestCheckFUSE(t *testing.T) {
 	require.ErrorContains(t, checkFUSE(filepath.Join(dir, "d"), 0, found), "no FUSE here")
 }
 
-func TestCheckAllowOther(t *testing.T) {
+func TestCheckOptions(t *testing.T) {
 	conf := filepath.Join(t.TempDir(), "fuse.conf")
-	require.NoError(t, checkAllowOther([]string{"allow_other"}, 0, conf))
-	require.NoError(t, checkAllowOther([]string{"ro"}, 1000, conf))
-	require.ErrorContains(t, checkAllowOther([]string{"allow_other"}, 1000, conf), "user_allow_other")
+	require.NoError(t, checkOptions([]string{"allow_other"}, 0, conf))
+	require.NoError(t, checkOptions([]string{"ro"}, 1000, conf))
+	require.NoError(t, checkOptions([]string{"suid", "dev"}, 0, conf))
+	require.ErrorContains(t, checkOptions([]string{"ro", "dev"}, 1000, conf), "-o dev is for root only")
+	require.ErrorContains(t, checkOptions([]string{"allow_other"}, 1000, conf), "user_allow_other")
 	require.NoError(t, os.WriteFile(conf, []byte("#user_allow_other\n"), 0o600))
-	require.Error(t, checkAllowOther([]string{"allow_other"}, 1000, conf))
+	require.Error(t, checkOptions([]string{"allow_other"}, 1000, conf))
 	require.NoError(t, os.WriteFile(conf, []byte("mount_max = 5\n user_allow_other\n"), 0o600))
-	require.NoError(t, checkAllowOther([]string{"allow_other"}, 1000, conf))
+	require.NoError(t, checkOptions([]string{"allow_other"}, 1000, conf))
 }
 
 func TestCheckPoint(t *testing.T) {

@@ -66,13 +66,13 @@ func (s *session) commitAll() {
 // commit makes the API hold the content of generation target, through as many
 // Uploads as it takes. mu is held, but not while it works.
 func (s *session) commit(target uint64) error {
+	if err := s.stands(target); err != nil {
+		return err
+	}
 	if err := s.hold(); err != nil {
 		return err
 	}
 	defer s.unhold()
-	if err := s.stands(target); err != nil {
-		return err
-	}
 	info, err := backing.StatFd(int(s.file.Fd()))
 	if err != nil {
 		return localError("stat", err)
@@ -81,21 +81,26 @@ func (s *session) commit(target uint64) error {
 		return localError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, s.content.size))
 	}
 	for expired, listedOnly := 0, false; ; {
-		file, md5, err := s.transferAll(target)
+		md5, err := s.transferAll(target)
+		if err == nil {
+			err = s.conclude(target, md5)
+		}
+		if err == nil {
+			return nil
+		}
+		if why := s.stands(target); why != nil {
+			return why
+		}
 		switch {
-		case err == nil:
-			return s.finish(target, file, md5, info)
 		case errors.Is(err, errDoubt):
 			continue
-		case errors.Is(err, errSuperseded) || s.gone || s.u.ctx.Err() != nil:
-			return err
 		case KindOf(err) == Gone && expired == 0:
 			expired++
 			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.path, "error", err)
 		case KindOf(err) == Gone:
 			s.dropTransfer(err)
 			return &Error{Op: "upload", Kind: Refused, Err: err, Message: s.tooSlow(err)}
-		case KindOf(err) == Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly:
+		case KindOf(err) == Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly && !errors.Is(err, ErrOutcomeUnknown):
 			// Perhaps the API counts parts that are not listed: once
 			// more, with an Upload that has no others.
 			listedOnly = true
@@ -104,6 +109,7 @@ func (s *session) commit(target uint64) error {
 			return err
 		}
 		s.dropTransfer(err)
+		s.move(StateUploading, nil)
 	}
 }
 
@@ -123,16 +129,15 @@ func (s *session) stands(target uint64) error {
 		return context.Cause(s.u.ctx)
 	case s.gone:
 		return errGone
-	case s.content.gen != target:
+	case s.content.gen != target || s.content.pending > 0:
 		return errSuperseded
 	}
 	return nil
 }
 
-// transferAll brings the content into one Upload and completes it, and returns
-// its File and its MD5. errDoubt: it has to be done again, nothing was completed.
-// mu is held, but not while it works.
-func (s *session) transferAll(target uint64) (File, string, error) {
+// transferAll brings the content into one Upload, and returns its MD5. mu is
+// held, but not while it works.
+func (s *session) transferAll(target uint64) (md5 string, err error) {
 	if x := s.xfer; x != nil && (x.err != nil || x.spec.Bytes != s.content.size) {
 		why := x.err
 		if why == nil {
@@ -145,17 +150,17 @@ func (s *session) transferAll(target uint64) (File, string, error) {
 	}
 	x, file := s.xfer, s.file
 	s.mu.Unlock()
-	err := s.prove(x, file)
+	err = s.prove(x, file)
 	s.mu.Lock()
 	if err != nil {
-		return File{}, "", err
+		return "", err
 	}
 	if err := s.beginCommit(); err != nil {
-		return File{}, "", err
+		return "", err
 	}
 	known, err := s.verify(x)
 	if err != nil {
-		return File{}, "", err
+		return "", err
 	}
 	sum := s.sumUp(known)
 	defer sum.stop()
@@ -164,7 +169,7 @@ func (s *session) transferAll(target uint64) (File, string, error) {
 		if x.complete(&s.content) {
 			// Parts that were on their way when the commit began.
 			if _, err := s.verify(x); err != nil {
-				return File{}, "", err
+				return "", err
 			}
 		} else {
 			s.cond.Wait()
@@ -172,67 +177,105 @@ func (s *session) transferAll(target uint64) (File, string, error) {
 		s.pump()
 	}
 	if err := s.stands(target); err != nil {
-		return File{}, "", err
+		return "", err
 	}
 	if x.err != nil {
-		return File{}, "", x.err
+		return "", x.err
 	}
-
 	s.mu.Unlock()
-	md5, err := sum.wait()
+	md5, err = sum.wait(x.life)
+	s.mu.Lock()
+	return md5, err
+}
+
+// conclude makes the File out of the Upload that the content of generation target
+// has gone to. errDoubt: that is to be done again, nothing was completed. mu is
+// held, but not while it works.
+func (s *session) conclude(target uint64, md5 string) error {
+	x := s.xfer
+	if x == nil {
+		return errSuperseded // given up since
+	}
+	s.mu.Unlock()
+	end, err := s.u.turns.take(x.life, x.spec)
 	if err == nil {
-		err = s.u.acquire(x.ctx)
+		defer end()
+		err = s.u.acquire(x.life)
 	}
 	s.mu.Lock()
 	if err != nil {
-		return File{}, "", err
+		return err
 	}
 	if err = s.stands(target); err == nil && !s.verified(x) {
 		err = errDoubt
 	}
 	if err != nil {
 		s.u.freeSlot()
-		return File{}, "", err
+		return err
 	}
 	ids := make([]string, len(x.parts))
 	for i, p := range x.parts {
 		ids[i] = p.id
 	}
-	s.rec.completing = true // before the call: its answer may be lost with us
+	before := s.rec.completing // an earlier call may have been carried out
+	s.rec.completing = true    // before the call: its answer may be lost with us
 	s.save()
+	x.calls.Add(1)
 	s.mu.Unlock()
-	done, err := s.u.opts.Backend.Complete(s.checked(x), x.upload.ID, ids, md5)
-	s.u.freeSlot()
-	if err != nil {
-		err = s.why(x, err)
+	ctx, file, found := s.checked(x), File{}, false
+	if before {
+		file, found, err = CheckOutcome(ctx)
 	}
+	if err == nil && !found {
+		file, err = s.u.opts.Backend.Complete(ctx, x.upload.ID, ids, md5)
+	}
+	s.u.freeSlot()
 	s.mu.Lock()
-	if err != nil {
+	x.done = err == nil
+	x.calls.Done()
+	if err == nil {
+		s.finish(target, x, file, md5)
+		return nil
+	}
+	if s.xfer == x && s.content.gen == target {
 		s.rec.completing = errors.Is(err, ErrOutcomeUnknown)
 		s.save()
 	}
-	return done, md5, err
+	return why(x.life, err)
 }
 
-// finish records that the API holds the content of generation target as file. mu is held.
-func (s *session) finish(target uint64, file File, md5 string, info backing.Info) error {
-	x := s.xfer
+// finish records that the API holds the content of generation target, which x has
+// brought there, as file. mu is held.
+func (s *session) finish(target uint64, x *transfer, file File, md5 string) {
 	x.end(errors.New("completed"))
-	s.xfer = nil
+	if s.xfer == x {
+		s.xfer = nil
+	}
 	s.rec.completing = false
 	s.u.log.Info("completed", "path", s.rec.path, "upload", x.upload.ID, "file", file.ID,
 		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.created).Round(time.Millisecond))
-	if s.content.gen != target {
+	switch {
+	case s.gone:
+		if err := s.u.journal.disown(file.ID); err != nil {
+			s.u.log.Error("not recorded", "path", s.rec.path, "file", file.ID, "error", err)
+		}
+		return
+	case s.content.gen != target:
 		// Right, and already superseded: the file has changed since.
 		s.rec.superseded = append(s.rec.superseded[:len(s.rec.superseded):len(s.rec.superseded)], file.ID)
 		s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
 		s.save()
 		s.publish()
 		s.answer(target, nil)
-		return nil
+		return
 	}
 	s.rec.fileID, s.rec.md5 = file.ID, md5
-	s.rec.size, s.rec.mtime = x.spec.Bytes, info.Mtime
+	s.rec.size = x.spec.Bytes
+	if s.sight != nil {
+		s.rec.mtime = s.sight.seen.Mtime
+	} else if info, err := backing.StatFd(int(s.file.Fd())); err == nil {
+		s.rec.mtime = info.Mtime // of this content: no change has begun since
+	}
 	s.rec.parts = nil
 	for _, p := range x.parts {
 		s.rec.parts = append(s.rec.parts, partRecord{p.off, p.n, p.crc, p.id})
@@ -244,7 +287,6 @@ func (s *session) finish(target uint64, file File, md5 string, info backing.Info
 	s.move(StateCompleted, nil)
 	s.u.journal.sync()
 	s.answer(target, nil)
-	return nil
 }
 
 // sumUp is the hashing of a content to its end, beside its sending.
@@ -282,9 +324,13 @@ func (s *session) sumUp(known map[extent]uint32) *sumUp {
 }
 
 // wait returns the MD5 in hex, "" where none is taken.
-func (s *sumUp) wait() (string, error) {
-	<-s.done
-	return s.hex, s.err
+func (s *sumUp) wait(ctx context.Context) (string, error) {
+	select {
+	case <-s.done:
+		return s.hex, s.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
 }
 
 // stop ends the hashing if nobody needs it any more.

@@ -15,9 +15,15 @@ type content struct {
 	size    int64
 	gen     uint64
 	gens    []uint64 // by block; missing ones have never changed
-	written extents  // since the content was last known to be committed, or made
+	written extents  // since the content was last known to be committed, or made; a hint, see maxWritten
+	pending int      // changes under way: counted before, not yet afterwards
 	ahead   bool     // the size was set before the data (ftruncate, fallocate)
 }
+
+// maxWritten is how many separate ranges of written are kept. A program that
+// writes at random over a large file would make millions; then nothing of it goes
+// before the close, which is all that is lost.
+const maxWritten = 4096
 
 // touch counts a change of [off, end). It does not change the size.
 func (c *content) touch(off, end int64) {
@@ -25,19 +31,26 @@ func (c *content) touch(off, end int64) {
 	if off >= end {
 		return
 	}
-	last := (end - 1) / c.block
+	last := c.blockOf(end - 1)
 	for int64(len(c.gens)) <= last {
 		c.gens = append(c.gens, 0)
 	}
-	for i := off / c.block; i <= last; i++ {
+	for i := c.blockOf(off); i <= last; i++ {
 		c.gens[i] = c.gen
 	}
 }
 
+// blockOf is the number of the block that the byte at off is in. What lies
+// beyond the largest Upload counts as one: a write is tried at any offset, and a
+// file with a hole of 8 EiB must not need a generation for each block of it.
+func (c *content) blockOf(off int64) int64 { return min(off, MaxUpload) / c.block }
+
 // wrote records that [off, end) now holds what a writer put there.
 func (c *content) wrote(off, end int64) {
 	c.touch(off, end)
-	c.written.add(off, end)
+	if c.written.add(off, end); len(c.written) > maxWritten {
+		c.written = nil
+	}
 	c.size = max(c.size, end)
 }
 
@@ -55,7 +68,10 @@ func (c *content) resize(size int64) {
 
 // changedAfter reports whether any byte of [off, end) changed later than gen.
 func (c *content) changedAfter(off, end int64, gen uint64) bool {
-	for i := off / c.block; i*c.block < end && i < int64(len(c.gens)); i++ {
+	if off >= end {
+		return false
+	}
+	for i := c.blockOf(off); i <= c.blockOf(end-1) && i < int64(len(c.gens)); i++ {
 		if c.gens[i] > gen {
 			return true
 		}

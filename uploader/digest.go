@@ -20,8 +20,7 @@ type digest struct {
 	block int64
 
 	mu sync.Mutex // one hashing at a time
-	// marks[i] is the state before block i, as it was at the generation
-	// under which the blocks before it were read.
+	// marks[i] is the state after block i.
 	marks [][]byte
 	gens  []uint64 // gens[i]: the generation at which block i was read
 	crcs  []uint32 // crcs[i]: the CRC-32C of block i as it was read

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -55,7 +56,20 @@ CREATE TABLE parts (
 	crc INTEGER NOT NULL,         -- CRC-32C of exactly the bytes sent
 	id  TEXT    NOT NULL,
 	PRIMARY KEY (ino, birth, off)
+) WITHOUT ROWID;
+CREATE TABLE disowned (           -- Files whose file is gone: the result of no other
+	file_id TEXT    NOT NULL PRIMARY KEY,
+	since   INTEGER NOT NULL      -- ns
 ) WITHOUT ROWID;`
+
+// disownedFor is how long the Files of removed files are remembered. It is
+// the oldest Upload whose lost answer anybody will still look for, generously.
+const disownedFor = 30 * 24 * time.Hour
+
+// walWrites is how many records go into the write-ahead log until it is brought
+// to the database even if nobody asks: an outage writes many, and completes
+// nothing.
+const walWrites = 1000
 
 // journal is the durable memory of the sessions: SQLite with a write-ahead log.
 // Every commit survives a killed daemon and none waits for the disk; a power cut
@@ -65,6 +79,8 @@ type journal struct {
 	write *sql.DB // one connection: SQLite has one writer
 	read  *sql.DB // readers never wait for the writer (WAL)
 	log   *slog.Logger
+
+	writes atomic.Int64 // since openJournal
 
 	syncing sync.WaitGroup // the syncer, started by openJournal and ended by close
 	wake    chan struct{}
@@ -138,8 +154,11 @@ func (j *journal) prepare(fresh bool) error {
 	case version == 0 && !fresh:
 		// Made, but its first transaction never ended: there is nothing in it.
 		var n int
-		if err := j.write.QueryRow("SELECT count(*) FROM sqlite_master").Scan(&n); err != nil || n > 0 {
+		if err := j.write.QueryRow("SELECT count(*) FROM sqlite_master").Scan(&n); err != nil {
 			return damaged(err)
+		}
+		if n > 0 {
+			return damaged(errors.New("it is a database of something else"))
 		}
 		fresh = true
 	case version == 0:
@@ -151,9 +170,10 @@ func (j *journal) prepare(fresh bool) error {
 	}
 	var check string
 	if err := j.write.QueryRow("PRAGMA quick_check(1)").Scan(&check); err != nil || check != "ok" {
-		return damaged(errors.Join(err, fmt.Errorf("%s", check)))
+		return damaged(errors.Join(err, errors.New(check)))
 	}
-	return nil
+	_, err := j.write.Exec(`DELETE FROM disowned WHERE since < ?`, time.Now().Add(-disownedFor).UnixNano())
+	return err
 }
 
 func damaged(err error) error {
@@ -195,41 +215,65 @@ func (j *journal) put(r *record) error {
 	if err != nil {
 		return err
 	}
-	_, err = j.write.Exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		int64(r.key.Ino), r.key.Birth, r.path, string(r.state), r.since.UnixNano(), r.open, r.size, r.mtime,
 		r.spec.Filename, r.spec.Purpose, r.spec.MimeType, int64(r.spec.Expires/time.Second),
 		r.spec.Bytes, r.upload.ID, nanos(r.created), nanos(r.upload.ExpiresAt), r.completing,
 		r.fileID, r.md5, r.err, int(r.kind), string(superseded))
-	if err != nil {
+}
+
+// exec makes one change of the database.
+func (j *journal) exec(query string, args ...any) error {
+	if _, err := j.write.Exec(query, args...); err != nil {
 		return journalError(err)
+	}
+	if j.writes.Add(1)%walWrites == 0 {
+		j.sync()
 	}
 	return nil
 }
 
 // putPart adds an acknowledged part, in the place of an earlier one at its offset.
 func (j *journal) putPart(key backing.Key, p partRecord) error {
-	_, err := j.write.Exec(`INSERT OR REPLACE INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
+	return j.exec(`INSERT OR REPLACE INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
 		int64(key.Ino), key.Birth, p.off, p.n, int64(p.crc), p.id)
-	if err != nil {
-		return journalError(err)
-	}
-	return nil
 }
 
 // dropParts forgets the parts of a file, whose Upload has ended.
 func (j *journal) dropParts(key backing.Key) error {
-	if _, err := j.write.Exec(`DELETE FROM parts WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth); err != nil {
+	return j.exec(`DELETE FROM parts WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
+}
+
+// delete forgets a file, but not which Files were its own.
+func (j *journal) delete(key backing.Key) error {
+	tx, err := j.write.Begin()
+	if err != nil {
+		return journalError(err)
+	}
+	defer tx.Rollback()
+	ino, now := int64(key.Ino), time.Now().UnixNano()
+	for _, step := range []struct {
+		query string
+		args  []any
+	}{
+		{`INSERT OR IGNORE INTO disowned SELECT file_id, ? FROM files WHERE ino=? AND birth=? AND file_id <> ''`, []any{now, ino, key.Birth}},
+		{`INSERT OR IGNORE INTO disowned SELECT value, ? FROM files, json_each(superseded) WHERE ino=? AND birth=?`, []any{now, ino, key.Birth}},
+		{`DELETE FROM files WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
+		{`DELETE FROM parts WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
+	} {
+		if _, err := tx.Exec(step.query, step.args...); err != nil {
+			return journalError(err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
 		return journalError(err)
 	}
 	return nil
 }
 
-// delete forgets a file.
-func (j *journal) delete(key backing.Key) error {
-	if _, err := j.write.Exec(`DELETE FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth); err != nil {
-		return journalError(err)
-	}
-	return j.dropParts(key)
+// disown remembers the File of a file that is gone.
+func (j *journal) disown(fileID string) error {
+	return j.exec(`INSERT OR IGNORE INTO disowned VALUES (?, ?)`, fileID, time.Now().UnixNano())
 }
 
 // get returns the record of a file with its parts, nil if there is none.
@@ -295,34 +339,27 @@ func (j *journal) counts() (map[State]int, error) {
 // renamed gives the file at from, and everything below it, its new path.
 func (j *journal) renamed(from, to string) error {
 	// Everything below "dir/" sorts from it up to "dir0", as '0' follows '/'.
-	_, err := j.write.Exec(`UPDATE files SET path = ?2 || substr(path, length(?1)+1)
+	return j.exec(`UPDATE files SET path = ?2 || substr(path, length(?1)+1)
 		WHERE path = ?1 OR (path >= ?1 || '/' AND path < ?1 || '0')`, from, to)
-	if err != nil {
-		return journalError(err)
-	}
-	return nil
 }
 
 // touched records that somebody set the mtime of a completed file, so that the
 // next mount does not take it for a change of content.
 func (j *journal) touched(key backing.Key, mtime int64) error {
-	_, err := j.write.Exec(`UPDATE files SET mtime=? WHERE ino=? AND birth=? AND state=?`,
+	return j.exec(`UPDATE files SET mtime=? WHERE ino=? AND birth=? AND state=?`,
 		mtime, int64(key.Ino), key.Birth, string(StateCompleted))
-	if err != nil {
-		return journalError(err)
-	}
-	return nil
 }
 
 // claimed reports whether a File is already the result of a file of this mount,
-// or was that of an earlier content.
+// or was that of an earlier content, or of a file that is gone.
 func (j *journal) claimed(fileID string) (bool, error) {
 	quoted, err := json.Marshal(fileID)
 	if err != nil {
 		return false, err
 	}
 	var n int
-	err = j.read.QueryRow(`SELECT count(*) FROM files WHERE file_id = ?1 OR instr(superseded, ?2) > 0`, fileID, string(quoted)).Scan(&n)
+	err = j.read.QueryRow(`SELECT (SELECT count(*) FROM files WHERE file_id = ?1 OR instr(superseded, ?2) > 0)
+		+ (SELECT count(*) FROM disowned WHERE file_id = ?1)`, fileID, string(quoted)).Scan(&n)
 	if err != nil {
 		return false, journalError(err)
 	}

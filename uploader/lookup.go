@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -37,28 +38,66 @@ func CheckOutcome(ctx context.Context) (file File, found bool, err error) {
 // clockSkew is by how much the API's clock may be behind ours.
 const clockSkew = time.Minute
 
-// checked is the context of a Complete for the transfer.
+// checked is the context of a Complete for the transfer. The Upload's expiry does
+// not end it: whether it came too late is for the API to say, and to give up a
+// Complete whose outcome is not known could lead to a second File.
 func (s *session) checked(x *transfer) context.Context {
-	return WithOutcomeCheck(s.noted(x), func(ctx context.Context) (File, bool, error) {
+	return WithOutcomeCheck(s.noted(x.life, x), func(ctx context.Context) (File, bool, error) {
 		return s.u.lookFor(ctx, x.upload.ID, x.spec, x.created)
 	})
 }
 
+// turns lets Uploads of the same name, purpose and size, which only their
+// content tells apart, be completed one after the other. A File that turns up
+// when one's answer was lost is then not that of another that is about to hear of
+// it.
+type turns struct {
+	mu    sync.Mutex
+	taken map[Spec]chan struct{} // closed when the turn is over
+}
+
+// take waits for a turn. The caller ends it when the journal has the File.
+func (t *turns) take(ctx context.Context, spec Spec) (end func(), err error) {
+	spec = Spec{Filename: spec.Filename, Purpose: spec.Purpose, Bytes: spec.Bytes}
+	for {
+		t.mu.Lock()
+		other := t.taken[spec]
+		if other == nil {
+			break
+		}
+		t.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	defer t.mu.Unlock()
+	over := make(chan struct{})
+	t.taken[spec] = over
+	return func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.taken, spec)
+		close(over)
+	}, nil
+}
+
 // lookFor finds the File that came of the Upload, if it did: the one File with
-// its name, size and purpose, made since then, that no other file of the mount
+// its name, size and purpose, made since then, that no other content of the mount
 // has a claim to. Several leave no way to tell, and taking the wrong one would be
-// a lie.
+// a lie. While it cannot tell, its error has [ErrOutcomeUnknown] in its chain.
 func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, created time.Time) (File, bool, error) {
 	files, err := u.opts.Backend.FindFiles(ctx, spec, created.Add(-clockSkew))
 	if err != nil {
-		return File{}, false, err
+		return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
 	}
 	var free []File
 	var ids []string
 	for _, f := range files {
 		claimed, err := u.journal.claimed(f.ID)
 		if err != nil {
-			return File{}, false, err
+			return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
 		}
 		if !claimed {
 			free, ids = append(free, f), append(ids, f.ID)
@@ -71,6 +110,6 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, crea
 		u.log.Info("the answer to complete was lost, and the File is there", "upload", uploadID, "file", free[0].ID)
 		return free[0], true, nil
 	}
-	return File{}, false, &Error{Op: "complete", UploadID: uploadID, Kind: Refused, Message: fmt.Sprintf(
+	return File{}, false, &Error{Op: "complete", UploadID: uploadID, Kind: Refused, Err: ErrOutcomeUnknown, Message: fmt.Sprintf(
 		"its answer was lost and several Files could be the result (%s): delete all but one at the API and retry", strings.Join(ids, ", "))}
 }

@@ -49,7 +49,7 @@ func (s *session) noteWritten(off, end int64) {
 // learn starts the asking for the size, if a full chunk waits for an answer. mu
 // is held.
 func (s *session) learn() {
-	if s.learning || s.guessed || s.gone || s.u.names.held(s.rec.path) || s.u.names.excluded(s.rec.path) {
+	if s.learning || s.guessed || s.gone || s.u.ctx.Err() != nil || s.u.names.held(s.rec.path) || s.u.names.excluded(s.rec.path) {
 		return
 	}
 	if err := s.hold(); err != nil {
@@ -69,6 +69,9 @@ func (s *session) learn() {
 // learnNext asks about one full chunk that nobody has asked about, and says
 // whether there was one. mu is held, but not while asking.
 func (s *session) learnNext() bool {
+	if s.rec.state != StateWriting || s.gone {
+		return false // nothing goes early any more
+	}
 	chunk := s.u.chunk
 	next := int64(-1)
 	for i := range s.full {
@@ -97,8 +100,8 @@ func (s *session) learnNext() bool {
 	}
 
 	s.mu.Lock()
-	if s.cycle != cycle {
-		return true // another content has begun meanwhile
+	if s.cycle != cycle || s.rec.state != StateWriting || s.gone {
+		return true // much may have happened meanwhile: look again
 	}
 	switch {
 	case !ok || known < s.content.size || known > MaxUpload || s.expected != 0 && s.expected != known:

@@ -3,6 +3,7 @@ package uploader
 import (
 	"fmt"
 	"io"
+	"math"
 	"time"
 
 	"uploadfs/uploader/backing"
@@ -142,6 +143,7 @@ func (u *Uploader) unchanged(r *record, f found) (bool, error) {
 // keep makes the file interrupted.
 func (u *Uploader) keep(r *record, f found, reason string) error {
 	r.path, r.open = f.path, false
+	r.completing = false // whatever came of it is not what is here now
 	if r.fileID != "" {
 		r.superseded = append(r.superseded, r.fileID)
 		r.fileID, r.md5 = "", ""
@@ -153,7 +155,7 @@ func (u *Uploader) keep(r *record, f found, reason string) error {
 	u.log.Warn("interrupted", "path", r.path, "why", reason)
 	return u.load(r, func(s *session) {
 		s.content.size = f.info.Size
-		if s.rec.state == StateEmpty || s.rec.state == StateCompleted || s.rec.state == StateExcluded {
+		if !s.rec.state.may(StateInterrupted) {
 			s.rec.state = StateWriting // it has been written to, whoever did
 		}
 		s.interrupt(reason)
@@ -176,6 +178,12 @@ func (u *Uploader) load(r *record, then func(*session)) error {
 	u.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if r.state == StateFailed && r.kind == Damaged {
+		// Which bytes are missing is forgotten, so only a file that is
+		// written anew from its start is known to be whole.
+		s.poison.add(0, math.MaxInt64)
+		s.lost = s.standing()
+	}
 	s.reuse()
 	s.publish()
 	if then != nil {
@@ -184,11 +192,13 @@ func (u *Uploader) load(r *record, then func(*session)) error {
 	return nil
 }
 
-// reuse takes up the Upload of the record where it has not expired: what the API
-// has acknowledged counts if it still equals the file. mu is held.
+// reuse takes up the Upload of the record where it has not expired, or may have
+// been completed: what the API has acknowledged counts if it still equals the
+// file. mu is held.
 func (s *session) reuse() {
 	up := s.rec.upload
-	if up.ID == "" || s.rec.spec.Bytes != s.content.size || time.Now().After(up.ExpiresAt) {
+	expired := time.Now().After(up.ExpiresAt) && !s.rec.completing
+	if up.ID == "" || s.rec.spec.Bytes != s.content.size || expired {
 		return
 	}
 	spec, created, parts := s.rec.spec, s.rec.created, s.rec.parts

@@ -113,6 +113,9 @@ func (s *session) unhold() {
 	}
 	s.file.Close()
 	s.file = nil
+	if s.u.ctx.Err() != nil {
+		return
+	}
 	// This may have been the last thing that kept the session in the table,
 	// whose lock comes before ours.
 	s.u.wg.Go(func() {
@@ -198,6 +201,9 @@ func (s *session) change() error {
 	if s.gone || s.rec.state == StateWriting || len(s.poison) > 0 {
 		return nil
 	}
+	if s.u.ctx.Err() != nil {
+		return context.Cause(s.u.ctx) // the journal cannot be told
+	}
 	before := s.rec
 	if s.held != nil {
 		s.held.Stop()
@@ -220,8 +226,9 @@ func (s *session) change() error {
 	}
 	if s.xfer == nil {
 		s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
-		s.rec.parts, s.rec.completing = nil, false
+		s.rec.parts = nil
 	}
+	s.rec.completing = false // whatever comes of it is not this content's
 	s.rec.state, s.rec.since = StateWriting, time.Now()
 	s.rec.err, s.rec.kind = "", Transient
 	if err := s.u.journal.put(&s.rec); err != nil {
@@ -241,12 +248,16 @@ func (s *session) ask() (gen uint64, settled bool, err error) {
 	s.rec.size = s.content.size
 	switch {
 	case s.gone:
-		s.asked = gen
 		return gen, true, nil
 	case len(s.poison) > 0:
 		return gen, true, s.lost
+	case s.u.ctx.Err() != nil:
+		return gen, true, context.Cause(s.u.ctx)
 	case gen == s.asked:
-		return gen, s.running == nil, s.standing()
+		// A commit may be winding down that nobody waits for any more:
+		// only in these states does one end with an answer.
+		busy := s.rec.state == StateUploading || s.rec.state == StateRetrying
+		return gen, !busy, s.standing()
 	}
 	s.asked = gen
 	switch {
@@ -364,22 +375,52 @@ func (s *session) release() {
 // renamed looks at the name that the file has now: a held or excluded file with
 // a final name is sent. mu is held.
 func (s *session) renamed() {
+	if s.rec.state != StateHeld && s.rec.state != StateExcluded || s.gone || s.u.ctx.Err() != nil {
+		return
+	}
+	to := StateUploading
 	switch {
 	case s.writers > 0:
 		return // the close will see to it
-	case s.rec.state == StateHeld && s.u.names.excluded(s.rec.path):
-		s.move(StateExcluded, nil)
-	case s.rec.state == StateHeld && !s.u.names.held(s.rec.path),
-		s.rec.state == StateExcluded && !s.u.names.excluded(s.rec.path):
-		s.move(StateUploading, nil)
+	case s.u.names.excluded(s.rec.path):
+		to = StateExcluded
+	case s.u.names.held(s.rec.path):
+		to = StateHeld
+	}
+	switch {
+	case to == s.rec.state:
+	case to == StateUploading:
+		s.move(to, nil)
 		s.start()
+	default:
+		s.move(to, nil)
+		if to == StateHeld {
+			s.armHold()
+		}
+	}
+}
+
+// born gives a file that had no name (O_TMPFILE) its life in the journal: its
+// first name. mu is held.
+func (s *session) born() {
+	s.gone = false
+	s.rec.open = s.writers > 0
+	if s.content.gen == s.asked {
+		return
+	}
+	s.rec.state, s.rec.since = StateWriting, time.Now()
+	switch {
+	case len(s.poison) > 0:
+		s.move(StateFailed, s.lost)
+	case s.writers == 0:
+		s.ask()
 	}
 }
 
 // digestAhead hashes in the background what is full from the file's start on, so
 // that little is left at close. mu is held.
 func (s *session) digestAhead() {
-	if !s.u.opts.Checksum || s.hashing || s.running != nil || s.gone {
+	if !s.u.opts.Checksum || s.hashing || s.running != nil || s.gone || s.u.ctx.Err() != nil {
 		return
 	}
 	if s.hold() != nil {

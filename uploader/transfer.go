@@ -26,12 +26,15 @@ type transfer struct {
 	parts    []*part // in file order, without gaps, spec.Bytes in all
 	replaced int     // acknowledged parts whose place later ones took: the API has them unlisted
 
-	ctx      context.Context // ends when the transfer is given up, or the Upload expires
+	life     context.Context // ends when the transfer is given up
+	giveUp   context.CancelCauseFunc
+	ctx      context.Context // ends with life, or when the Upload expires
 	cancel   context.CancelCauseFunc
 	expiry   *time.Timer
 	feeding  bool // the feeder is at work
 	inflight int
-	calls    sync.WaitGroup // the feeder and every part under way
+	calls    sync.WaitGroup // the feeder, every part under way, and Complete
+	done     bool           // the API has made a File of it
 	err      error          // what ended it
 }
 
@@ -51,7 +54,8 @@ type part struct {
 // yet. mu is held.
 func (s *session) newTransfer(size int64) *transfer {
 	x := &transfer{}
-	x.ctx, x.cancel = context.WithCancelCause(s.u.ctx)
+	x.life, x.giveUp = context.WithCancelCause(s.u.ctx)
+	x.ctx, x.cancel = context.WithCancelCause(x.life)
 	x.spec.Bytes = size
 	for off := int64(0); off < size; off += s.u.chunk {
 		x.parts = append(x.parts, &part{off: off, n: min(s.u.chunk, size-off)})
@@ -71,12 +75,15 @@ func (s *session) dropTransfer(why error) {
 	s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
 	s.rec.parts, s.rec.completing = nil, false
 	x.end(why)
+	if s.u.ctx.Err() != nil {
+		return
+	}
 	s.u.wg.Go(func() {
 		x.calls.Wait()
 		s.mu.Lock()
-		id, expires := x.upload.ID, x.upload.ExpiresAt
+		id, expires, done := x.upload.ID, x.upload.ExpiresAt, x.done
 		s.mu.Unlock()
-		if id == "" || time.Now().After(expires) {
+		if id == "" || done || time.Now().After(expires) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(s.u.ctx, cancelGrace)
@@ -94,7 +101,7 @@ func (x *transfer) end(why error) {
 	if x.err == nil {
 		x.err = why
 	}
-	x.cancel(why)
+	x.giveUp(why)
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}
@@ -106,7 +113,9 @@ func (x *transfer) declared(spec Spec, up Upload, created time.Time) {
 	x.spec, x.upload, x.created = spec, up, created
 	expired := &Error{Op: "upload", UploadID: up.ID, Kind: Gone, Message: fmt.Sprintf(
 		"the Upload of %d bytes expired %s after it was created", spec.Bytes, up.ExpiresAt.Sub(created).Round(time.Second))}
-	x.expiry = time.AfterFunc(time.Until(up.ExpiresAt), func() { x.cancel(expired) })
+	if x.err == nil {
+		x.expiry = time.AfterFunc(time.Until(up.ExpiresAt), func() { x.cancel(expired) })
+	}
 }
 
 // current reports whether the part's receipt stands for what is in the file now.
@@ -132,11 +141,14 @@ func (x *transfer) complete(c *content) bool {
 // not current; before it, a chunk that is full and whose size is confirmed, once.
 // nil: nothing. mu is held.
 func (s *session) nextPart(x *transfer) *part {
+	if x.err != nil {
+		return nil
+	}
 	for _, p := range x.parts {
 		if p.sending || p.current(&s.content) {
 			continue
 		}
-		if s.running != nil || s.early(p) {
+		if s.running != nil || s.early(x, p) {
 			return p
 		}
 	}
@@ -144,16 +156,16 @@ func (s *session) nextPart(x *transfer) *part {
 }
 
 // early reports whether the part may go before the commit. mu is held.
-func (s *session) early(p *part) bool {
+func (s *session) early(x *transfer, p *part) bool {
 	i := p.off / s.u.chunk
-	return s.rec.state == StateWriting && !p.tried && s.expected > 0 && s.full[i] && s.confirmed[i] && len(s.poison) == 0 &&
-		s.content.written.contains(p.off, p.off+p.n)
+	return s.rec.state == StateWriting && !s.gone && len(s.poison) == 0 && s.expected == x.spec.Bytes &&
+		!p.tried && s.full[i] && s.confirmed[i] && s.content.written.contains(p.off, p.off+p.n)
 }
 
 // pump lets the feeder run if there is something to send. mu is held.
 func (s *session) pump() {
 	x := s.xfer
-	if x == nil || x.err != nil || x.feeding || s.nextPart(x) == nil {
+	if x == nil || x.err != nil || x.feeding || s.u.ctx.Err() != nil || s.nextPart(x) == nil {
 		return
 	}
 	if err := s.hold(); err != nil {
@@ -222,10 +234,10 @@ func (s *session) declare(x *transfer) error {
 		return err
 	}
 	created := time.Now()
-	up, err := s.u.opts.Backend.Create(s.noted(x), spec)
+	up, err := s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
 	s.u.freeSlot()
 	if err != nil {
-		return s.why(x, err)
+		return why(x.ctx, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -248,7 +260,7 @@ func (s *session) declare(x *transfer) error {
 func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 	sum := &summing{from: file, base: p.off, at: p.off}
 	started := time.Now()
-	id, err := s.u.opts.Backend.AddPart(s.noted(x), x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
+	id, err := s.u.opts.Backend.AddPart(s.noted(x.ctx, x), x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
 	s.u.freeSlot()
 
 	s.mu.Lock()
@@ -276,25 +288,24 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 			s.publish()
 		}
 	case x.err == nil:
-		x.end(s.why(x, err))
+		x.end(why(x.ctx, err))
 	}
 	s.pump()
 	s.cond.Broadcast()
 }
 
-// why prefers the reason for which the transfer was ended to what that looked
-// like from inside a call.
-func (s *session) why(x *transfer, err error) error {
-	if x.ctx.Err() != nil {
-		return context.Cause(x.ctx)
+// why prefers the reason for which ctx was ended to what that looked like from
+// inside a call.
+func why(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	return err
 }
 
-// noted is the context of a call for the transfer: failed attempts that will be
-// repeated show as `retrying`.
-func (s *session) noted(x *transfer) context.Context {
-	return WithRetryNote(x.ctx, func(err error, next time.Time) {
+// noted is ctx for a call for the transfer: failed attempts that will be repeated show as `retrying`.
+func (s *session) noted(ctx context.Context, x *transfer) context.Context {
+	return WithRetryNote(ctx, func(err error, next time.Time) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.xfer != x || s.running == nil {
@@ -321,6 +332,9 @@ func (s *session) prove(x *transfer, file io.ReaderAt) error {
 	for _, p := range x.parts {
 		if p.id == "" || p.proven {
 			continue
+		}
+		if x.err != nil {
+			return x.err
 		}
 		gen := s.content.gen
 		s.mu.Unlock()

@@ -28,6 +28,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"sort"
 	"strings"
@@ -69,7 +70,9 @@ type Options struct {
 }
 
 // Uploader uploads the files of one backing tree. All methods may be called
-// concurrently, but none after Close.
+// concurrently, but none after Close. Writers may outlive it: a mount that was
+// detached still serves what is open. Their changes fail then, and their closes
+// say [Stopped].
 type Uploader struct {
 	opts    Options
 	tree    *backing.Tree
@@ -86,6 +89,7 @@ type Uploader struct {
 	slots    *semaphore.Weighted // one for each API call under way; first come, first served
 	inflight atomic.Int64
 	jobs     *semaphore.Weighted // one for each commit under way
+	turns    turns
 	line     line
 
 	mu       sync.Mutex // guards sessions, and pinned of each
@@ -115,6 +119,7 @@ func Open(o Options) (*Uploader, error) {
 		chunk: o.PartSize, block: o.PartSize,
 		slots:    semaphore.NewWeighted(int64(o.Parallel)),
 		jobs:     semaphore.NewWeighted(int64(o.Parallel) * commitsPerSlot),
+		turns:    turns{taken: map[Spec]chan struct{}{}},
 		sessions: map[backing.Key]*session{},
 		changed:  make(chan struct{}),
 	}
@@ -127,9 +132,7 @@ func Open(o Options) (*Uploader, error) {
 		return nil, err
 	}
 	if err := u.recover(); err != nil {
-		u.stop(err)
-		u.wg.Wait()
-		return nil, errors.Join(err, u.journal.close())
+		return nil, errors.Join(err, u.Close())
 	}
 	return u, nil
 }
@@ -145,13 +148,14 @@ func (u *Uploader) Close() error {
 	}
 	u.mu.Unlock()
 	for _, s := range all {
+		// Whoever starts a goroutine does it under mu, after a look at ctx:
+		// past this loop nobody does.
 		s.mu.Lock()
 		if s.held != nil {
 			s.held.Stop()
 		}
-		x := s.xfer
-		if x != nil {
-			x.end(context.Cause(u.ctx))
+		if s.xfer != nil {
+			s.xfer.end(context.Cause(u.ctx))
 		}
 		s.answer(^uint64(0), context.Cause(u.ctx))
 		s.mu.Unlock()
@@ -214,11 +218,6 @@ func (u *Uploader) unpin(s *session) {
 	defer s.mu.Unlock()
 	if s.pinned == 0 && s.idle() {
 		delete(u.sessions, s.key)
-		if s.gone {
-			if err := u.journal.delete(s.key); err != nil {
-				u.log.Error("not forgotten", "path", s.rec.path, "error", err)
-			}
-		}
 	}
 	close(u.changed)
 	u.changed = make(chan struct{})
@@ -295,19 +294,30 @@ func (u *Uploader) Retry(path string) error {
 	if err != nil {
 		return localError("retry", err)
 	}
-	s, err := u.pin(info.Key, path)
+	key := info.Key
+	s, err := u.pin(key, path)
 	if err != nil {
 		return err
 	}
 	defer u.unpin(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if u.ctx.Err() != nil {
+		return context.Cause(u.ctx)
+	}
 	switch s.rec.state {
 	case StateFailed, StateInterrupted:
 		if s.rec.kind == Damaged {
 			return fmt.Errorf("retry: %s", s.rec.err)
 		}
-		if s.content.size = info.Size; info.Size == 0 {
+		if s.writers == 0 && s.running == nil {
+			// It may have changed while it was not mounted.
+			if info, err = u.tree.Stat(path); err != nil || info.Key != key {
+				return localError("retry", errors.Join(err, fs.ErrNotExist))
+			}
+			s.content.size = info.Size
+		}
+		if s.content.size == 0 {
 			s.settle(StateEmpty, nil)
 			return nil
 		}
@@ -328,24 +338,40 @@ func (u *Uploader) Retry(path string) error {
 // Renamed tells that a file, or a directory with all below it, has another name.
 // A held file with a final name is sent now.
 func (u *Uploader) Renamed(from, to string, key backing.Key, dir bool) {
-	if dir {
-		u.mu.Lock()
-		for _, s := range u.sessions {
-			s.mu.Lock()
-			if rest, ok := strings.CutPrefix(s.rec.path, from+"/"); ok {
-				s.rec.path = to + "/" + rest
-				s.publish()
-				s.renamed()
-			}
-			s.mu.Unlock()
-		}
-		u.mu.Unlock()
-		if err := u.journal.renamed(from, to); err != nil {
-			u.log.Error("new name not recorded", "from", from, "to", to, "error", err)
-		}
+	if !dir {
+		u.named(key, to)
 		return
 	}
-	u.named(key, to)
+	u.moved(func(path string) (string, bool) { return rebase(path, from, to) })
+	u.recordMove(from, to)
+}
+
+// moved gives every session whose file has another path now the one that where
+// says.
+func (u *Uploader) moved(where func(path string) (string, bool)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, s := range u.sessions {
+		s.mu.Lock()
+		if path, ok := where(s.rec.path); ok {
+			s.rec.path = path
+			s.publish()
+			s.renamed()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// rebase is where a path leads that was below the directory from, which is to now.
+func rebase(path, from, to string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, from+"/")
+	return to + "/" + rest, ok
+}
+
+func (u *Uploader) recordMove(from, to string) {
+	if err := u.journal.renamed(from, to); err != nil {
+		u.log.Error("new name not recorded", "from", from, "to", to, "error", err)
+	}
 }
 
 // Linked tells that a file has got a further name. The last one given is the one
@@ -354,7 +380,10 @@ func (u *Uploader) Linked(key backing.Key, path string) { u.named(key, path) }
 
 // named gives the file the name that it is known by from now on.
 func (u *Uploader) named(key backing.Key, path string) {
-	if r, err := u.journal.get(key); err == nil && r == nil {
+	u.mu.Lock()
+	busy := u.sessions[key] != nil
+	u.mu.Unlock()
+	if r, err := u.journal.get(key); !busy && err == nil && r == nil {
 		return // never written to
 	}
 	s, err := u.pin(key, path)
@@ -366,6 +395,9 @@ func (u *Uploader) named(key backing.Key, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rec.path = path
+	if s.gone {
+		s.born()
+	}
 	s.save()
 	s.publish()
 	s.renamed()
@@ -373,11 +405,17 @@ func (u *Uploader) named(key backing.Key, path string) {
 
 // Exchanged tells that two names have changed places, with all below them.
 func (u *Uploader) Exchanged(a, b string) {
-	// No name below the mount begins with a NUL, so nothing is in its way.
-	const aside = "\x00exchange"
-	u.Renamed(a, aside, backing.Key{}, true)
-	u.Renamed(b, a, backing.Key{}, true)
-	u.Renamed(aside, b, backing.Key{}, true)
+	u.moved(func(path string) (string, bool) {
+		if now, ok := rebase(path, a, b); ok {
+			return now, true
+		}
+		return rebase(path, b, a)
+	})
+	// No path below the mount begins with a slash, so nothing is in its way.
+	const aside = "/aside"
+	u.recordMove(a, aside)
+	u.recordMove(b, a)
+	u.recordMove(aside, b)
 	for _, path := range []string{a, b} {
 		if info, err := u.tree.Stat(path); err == nil && info.Regular() {
 			u.named(info.Key, path)
@@ -385,24 +423,42 @@ func (u *Uploader) Exchanged(a, b string) {
 	}
 }
 
-// Touched tells that somebody has set the file's mtime (ns since the epoch),
-// which is no change of content.
-func (u *Uploader) Touched(key backing.Key, mtime int64) {
+// Touch surrounds the setting of a file's mtime, which is no change of content. do
+// sets it and returns what it is then, in ns since the epoch.
+func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) error {
 	u.mu.Lock()
 	s := u.sessions[key]
-	u.mu.Unlock()
 	if s != nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.rec.mtime = mtime
-		if s.sight != nil {
-			s.sight.seen.Mtime = mtime
-			s.sight.epoch++
+		s.pinned++
+		defer u.unpin(s)
+	}
+	u.mu.Unlock()
+	if s == nil {
+		mtime, err := do()
+		if err != nil {
+			return err
 		}
+		if err := u.journal.touched(key, mtime); err != nil {
+			u.log.Error("new mtime not recorded", "error", err)
+		}
+		return nil
 	}
-	if err := u.journal.touched(key, mtime); err != nil {
-		u.log.Error("new mtime not recorded", "error", err)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.look() // what was written before must not hide behind the new time
+	mtime, err := do()
+	if err != nil {
+		return err
 	}
+	s.rec.mtime = mtime
+	if s.sight != nil {
+		s.sight.seen.Mtime = mtime
+		s.sight.epoch++
+	}
+	if s.rec.state == StateCompleted {
+		s.save()
+	}
+	return nil
 }
 
 // Removed tells that a file has lost the name path; last says that it was its
@@ -423,24 +479,24 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 	}
 	u.mu.Lock()
 	s := u.sessions[key]
-	if s == nil {
-		u.mu.Unlock()
-		if err := u.journal.delete(key); err != nil {
-			u.log.Error("not forgotten", "path", path, "error", err)
-		}
-		return
+	if s != nil {
+		s.pinned++
 	}
-	s.pinned++
 	u.mu.Unlock()
-	defer u.unpin(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.gone = true
-	if s.held != nil {
-		s.held.Stop()
+	if s != nil {
+		defer u.unpin(s)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.gone = true
+		if s.held != nil {
+			s.held.Stop()
+		}
+		s.dropTransfer(errGone)
+		s.answer(^uint64(0), errGone)
 	}
-	s.dropTransfer(errGone)
-	s.answer(^uint64(0), errGone)
+	if err := u.journal.delete(key); err != nil {
+		u.log.Error("not forgotten", "path", path, "error", err)
+	}
 }
 
 // Drain waits until no file is on its way to the API any more, or ctx ends, and

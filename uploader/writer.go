@@ -3,6 +3,7 @@ package uploader
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"sync/atomic"
 
@@ -94,7 +95,7 @@ func (w *Writer) Write(off, n int64, do func() (int64, error)) (int64, error) {
 		s.poison.add(off+done, off+n)
 		s.lost = &Error{Op: "write", Kind: Damaged, Err: err, Message: fmt.Sprintf(
 			"%v: bytes %d to %d are missing; write them again, or write the file anew", err, off+done, off+n)}
-		if s.rec.state == StateWriting {
+		if !s.gone {
 			s.move(StateFailed, s.lost)
 		}
 		s.answer(s.content.gen, s.lost)
@@ -108,8 +109,7 @@ func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done
 		s.mu.Unlock()
 		return 0, err
 	}
-	w.wrote.Store(true)
-	s.content.touch(off, min(off+n, max(MaxUpload, off+1)))
+	w.begin(off, off+n)
 	s.mu.Unlock()
 
 	done, err := do()
@@ -117,15 +117,37 @@ func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.changedByUs()
+	w.end()
 	if done > 0 {
 		s.content.wrote(off, off+done)
 		s.heal(off, off+done)
 		s.noteWritten(off, off+done)
 	}
-	if err != nil && failed != nil {
-		failed(done, err)
+	if err != nil {
+		s.content.touch(off+done, off+n) // nobody knows how far it got
+		if failed != nil {
+			failed(done, err)
+		}
 	}
 	return done, err
+}
+
+// begin counts a change of [off, end) that is about to happen. mu is held.
+func (w *Writer) begin(off, end int64) {
+	w.wrote.Store(true)
+	w.s.content.touch(off, end)
+	w.s.content.pending++
+}
+
+// end follows a change, before it is counted again. The close of another handle
+// may have spoken of the content while it was changing; that was not of what it
+// is now, which no close has spoken of. mu is held.
+func (w *Writer) end() {
+	s := w.s
+	s.content.pending--
+	if err := s.change(); err != nil {
+		s.u.log.Error("not recorded", "path", s.rec.path, "state", StateWriting, "error", err)
+	}
 }
 
 // Resize surrounds a change of the file's size to size bytes: ftruncate, and
@@ -137,8 +159,8 @@ func (w *Writer) Resize(size int64, do func() error) error {
 		s.mu.Unlock()
 		return err
 	}
-	w.wrote.Store(true)
-	s.content.touch(min(size, s.content.size), min(max(size, s.content.size), MaxUpload+1))
+	before := s.content.size
+	w.begin(min(size, before), max(size, before))
 	s.mu.Unlock()
 
 	err := do()
@@ -146,16 +168,20 @@ func (w *Writer) Resize(size int64, do func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.changedByUs()
-	if err == nil {
-		if size < s.content.size {
-			clear(s.full)
-			clear(s.confirmed)
-			s.expected, s.guessed = 0, false
-		}
-		s.content.resize(size)
-		s.heal(size, MaxUpload+1)
+	w.end()
+	if err != nil {
+		s.content.touch(min(size, before), max(size, before))
+		return err
 	}
-	return err
+	if size < s.content.size {
+		clear(s.full)
+		clear(s.confirmed)
+		s.expected, s.guessed = 0, false
+		s.cycle++ // what is being asked about the size is about another content
+	}
+	s.content.resize(size)
+	s.heal(size, math.MaxInt64)
+	return nil
 }
 
 // heal takes a range that has been written or truncated away out of what failed
@@ -209,10 +235,15 @@ func (w *Writer) Lost() error {
 }
 
 // SendFull sends what is surely finished, without committing: this close is not
-// the content's last.
+// the content's last. Where another close waits already, it may be this one that
+// it waits for, and the content is committed as it is.
 func (w *Writer) SendFull() {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
+	if len(w.s.waiters) > 0 || w.s.u.ctx.Err() != nil {
+		w.s.ask()
+		return
+	}
 	w.s.digestAhead()
 	w.s.pump()
 }
@@ -271,28 +302,37 @@ func (w *Writer) Close() {
 	defer u.unpin(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.unhold()
 	s.writers--
-	if s.writers == 0 {
-		s.rec.open = false
-		switch {
-		case s.gone:
-			s.dropTransfer(errGone)
-		case s.sight != nil:
-			s.save()
-			s.outlive()
-		default:
-			s.released()
+	if s.writers > 0 {
+		// A handle stays open while its close waits. When no others are
+		// left, no later close will speak of what has changed since.
+		if s.unspoken() && s.writers <= len(s.waiters) {
+			s.ask()
 		}
-		s.oracle = nil
+		return
 	}
-	s.unhold()
+	s.rec.open, s.oracle = false, nil
+	switch {
+	case s.gone:
+		s.dropTransfer(errGone)
+	case s.sight != nil:
+		s.save()
+		s.outlive()
+	default:
+		s.released()
+	}
 }
+
+// unspoken reports whether there is content that no close has spoken of, and that
+// can be sent. mu is held.
+func (s *session) unspoken() bool { return s.content.gen != s.asked && len(s.poison) == 0 }
 
 // released does what the last release of a file asks for, once nothing can change
 // its content any more. mu is held.
 func (s *session) released() {
 	switch {
-	case s.content.gen != s.asked && len(s.poison) == 0:
+	case s.unspoken():
 		s.ask() // saves
 	case s.rec.state == StateHeld:
 		s.armHold()

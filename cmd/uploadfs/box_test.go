@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -8,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,34 +148,32 @@ func (b *box) mountArgs(args ...string) []string {
 	return append(append([]string{"mount", "--state-dir", b.state}, args...), b.point)
 }
 
-// cleanup ends whatever is mounted when the test ends, and waits for its daemon.
+// cleanup ends the daemon and the mount when the test ends, whatever they do.
 func (b *box) cleanup() {
 	b.Cleanup(func() {
-		if m, err := mount.Find(b.point); err == nil && m.Point == b.point {
-			pid := lockPID(b)
-			unix.Unmount(b.point, unix.MNT_DETACH)
-			b.do(b.command("fusermount3", "-u", "-z", b.point))
-			if pid > 0 {
-				unix.Kill(pid, unix.SIGKILL)
-				awaitEnd(b, pid)
-			}
-		}
 		if b.Failed() {
 			log, _ := os.ReadFile(filepath.Join(b.state, "uploadfs.log"))
 			b.Logf("log of the mount:\n%s", log)
 		}
+		if pid := b.pid(); pid > 0 {
+			unix.Kill(pid, unix.SIGKILL)
+			awaitEnd(b, pid)
+		}
+		if b.mounted() {
+			require.Zero(b, b.do(b.command("fusermount3", "-u", "-z", b.point)).code)
+		}
 	})
 }
 
-// lockPID is the pid of the daemon as the state directory's lock gives it.
-func lockPID(b *box) int {
+// pid is the daemon's, as the state directory's lock gives it; 0 if it has ended.
+func (b *box) pid() int {
 	text, err := os.ReadFile(filepath.Join(b.state, "lock"))
-	require.NoError(b, err)
-	pid := 0
-	first, _, _ := strings.Cut(string(text), "\n")
-	if first != "" {
-		require.NoError(b, json.Unmarshal([]byte(first), &pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0
 	}
+	require.NoError(b, err)
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, _ := strconv.Atoi(first)
 	return pid
 }
 

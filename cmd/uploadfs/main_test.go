@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -44,6 +46,9 @@ func testMain(m *testing.M) int {
 		return complain(err)
 	}
 	if os.Geteuid() == 0 {
+		if err := leaveOthers(); err != nil {
+			return complain(err)
+		}
 		undo, err := openFUSE()
 		if err != nil {
 			return complain(err)
@@ -87,6 +92,24 @@ func inNamespace() int {
 		return complain(err)
 	}
 	return 0
+}
+
+// leaveOthers gives up this namespace's copies of mounts that were there before:
+// while they last, the daemons of whoever tests beside us cannot see their mounts
+// end.
+func leaveOthers() error {
+	list, err := mount.Entries()
+	if err != nil {
+		return err
+	}
+	for _, m := range list {
+		if m.Type == fusefs.FSType {
+			if err := unix.Unmount(m.Point, unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("unmount %s: %w", m.Point, err)
+			}
+		}
+	}
+	return nil
 }
 
 // openFUSE puts a device that anybody may open in the place of /dev/fuse, in

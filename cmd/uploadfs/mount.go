@@ -34,7 +34,6 @@ directory.`,
 		},
 	}
 	mountFlags(cmd.Flags(), &c)
-	cmd.MarkFlagsMutuallyExclusive("embedded", "api-key-file")
 	return cmd
 }
 

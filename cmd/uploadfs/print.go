@@ -15,13 +15,15 @@ import (
 // columns aligns cells that are separated by tabs.
 func columns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
 
-// row prints one line of columns. Names and messages come from elsewhere, so
-// what could move the cursor or the columns is escaped.
+// row prints one line of columns, a dash for what is empty. Names and messages
+// come from elsewhere, so what could move the cursor or the columns is escaped.
 func row(w io.Writer, cells ...string) {
 	for i, c := range cells {
-		cells[i] = mount.Printable(c)
+		if cells[i] = mount.Printable(c); c == "" {
+			cells[i] = "-"
+		}
 	}
-	fmt.Fprintln(w, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
+	fmt.Fprintln(w, strings.Join(cells, "\t"))
 }
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

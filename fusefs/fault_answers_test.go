@@ -1,0 +1,242 @@
+package fusefs_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader/localapi"
+)
+
+// place is where a request fails.
+type place struct {
+	name  string
+	op    localapi.Op
+	stage localapi.Stage
+	after int64 // bytes of the body
+}
+
+var places = []place{
+	{"at create", localapi.OpCreate, localapi.StageHead, 0},
+	{"with the reply to create lost", localapi.OpCreate, localapi.StageDone, 0},
+	{"at a part's first byte", localapi.OpPart, localapi.StageBody, 1},
+	{"in the middle of a part", localapi.OpPart, localapi.StageBody, 4 * mib},
+	{"after a part's last byte", localapi.OpPart, localapi.StageReceived, 0},
+	{"with the reply to a part lost", localapi.OpPart, localapi.StageDone, 0},
+	{"at complete", localapi.OpComplete, localapi.StageHead, 0},
+	{"after complete was read", localapi.OpComplete, localapi.StageReceived, 0},
+	{"with the reply lost after the File exists", localapi.OpComplete, localapi.StageDone, 0},
+}
+
+// outage makes every request fail that comes to a place, until it is over.
+type outage struct {
+	place
+	kind func(localapi.Point) *localapi.Fault
+	over chan struct{}
+	hits atomic.Int64
+}
+
+func (o *outage) intercept(p localapi.Point) *localapi.Fault {
+	select {
+	case <-o.over:
+		return nil
+	default:
+	}
+	switch {
+	case p.Op == localapi.OpFileList && p.Stage == localapi.StageHead:
+		// The look for a File whose Complete was not answered comes later.
+		select {
+		case <-o.over:
+		case <-p.Request.Context().Done():
+		}
+		return nil
+	case p.Op != o.op || p.Stage != o.stage || p.Received < o.after:
+		return nil
+	}
+	o.hits.Add(1)
+	return o.kind(p)
+}
+
+const proxyPage = "<html><head><title>Bad Gateway</title></head><body>the proxy's words</body></html>"
+
+// kinds are the ways to fail, and what the reason says of each.
+var kinds = []struct {
+	name   string
+	fault  func(localapi.Point) *localapi.Fault
+	reason string
+}{
+	{"500", answer(localapi.Fault{Status: 500, Message: "the server's words"}), "the server's words"},
+	{"503", answer(localapi.Fault{Status: 503, Message: "the server's words"}), "the server's words"},
+	{"reset", answer(localapi.Fault{Reset: true}), "no answer: "},
+	{"HTML", answer(localapi.Fault{Status: 502, RawBody: proxyPage}), "the proxy's words"},
+	{"a page of success", answer(localapi.Fault{Status: 200, RawBody: proxyPage}), "unexpected answer"},
+	{"garbage", answer(localapi.Fault{Status: 200, RawBody: "{\x00\xff"}), "unexpected answer"},
+	{"an object of another kind", answer(localapi.Fault{Status: 200, RawBody: `{"id":"x","object":"list"}`}), "unexpected answer"},
+}
+
+func answer(f localapi.Fault) func(localapi.Point) *localapi.Fault {
+	return func(localapi.Point) *localapi.Fault { return &f }
+}
+
+// through copies a file into the mount while requests fail. When the file is seen
+// to be retried, for the reason given, the outage ends; the copy has succeeded
+// then, and there is one File of it.
+func (s *stack) through(t *testing.T, name, src string, content []byte, o *outage, reason string) {
+	t.Helper()
+	o.over = make(chan struct{})
+	s.API.SetIntercept(o.intercept)
+	copied := make(chan error, 1)
+	go func() {
+		out, err := s.sh(`cp "$1" "$2"`, src, name)
+		if err != nil {
+			t.Log(out)
+		}
+		copied <- err
+	}()
+	s.retrying(t, name, reason)
+	close(o.over)
+	require.NoError(t, <-copied)
+	require.Positive(t, o.hits.Load())
+	s.one(t, name, content)
+}
+
+// retrying waits until status names the file as one that is being retried, with
+// the reason and the time of the next attempt.
+func (s *stack) retrying(t *testing.T, name, reason string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		snapshot, err := s.Up.Snapshot()
+		require.NoError(t, err)
+		for _, f := range snapshot.Files {
+			if f.Path == name && f.State == "retrying" && strings.Contains(f.Error, reason) {
+				require.False(t, f.NextAttempt.IsZero())
+				return true
+			}
+		}
+		return false
+	}, 30*time.Second, 500*time.Microsecond, "%s should be retried because of %q", name, reason)
+}
+
+// one checks that there is exactly one File of this name, with these bytes, and
+// that it is the file's.
+func (s *stack) one(t *testing.T, name string, content []byte) {
+	t.Helper()
+	s.completed(name, content)
+	var ids []string
+	for _, f := range s.API.Files() {
+		if f.Filename == name {
+			ids = append(ids, f.ID)
+		}
+	}
+	require.Equal(t, []string{s.attr(name, "file_id")}, ids, "one File for one content")
+}
+
+// TestOutageAtEachPlace fails each call in each way wherever it can fail.
+func TestOutageAtEachPlace(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	src, content := source(t, 9*mib)
+	for _, p := range places {
+		for _, k := range kinds {
+			t.Run(k.name+" "+p.name, func(t *testing.T) {
+				s.through(t, k.name+" "+p.name, src, content, &outage{place: p, kind: k.fault}, k.reason)
+			})
+		}
+	}
+}
+
+// TestRetryAfter is told to come back in a second. The wait is long enough to be
+// seen, so one such answer is enough.
+func TestRetryAfter(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	src, content := source(t, 9*mib)
+	for _, p := range places {
+		if p.stage == localapi.StageDone || p.stage == localapi.StageReceived {
+			continue // who is told to come back has been refused before
+		}
+		t.Run(p.name, func(t *testing.T) {
+			var told atomic.Bool
+			began := time.Now()
+			s.through(t, "429 "+p.name, src, content, &outage{place: p, kind: func(localapi.Point) *localapi.Fault {
+				if told.Swap(true) {
+					return nil
+				}
+				return &localapi.Fault{Status: 429, Code: "rate_limit_exceeded", Message: "Rate limit reached.", RetryAfter: time.Second}
+			}}, "Rate limit reached.")
+			require.GreaterOrEqual(t, time.Since(began), time.Second, "Retry-After is honoured")
+		})
+	}
+}
+
+// TestStall has the API take a request and say nothing more.
+func TestStall(t *testing.T) {
+	s := newStack(t, stackOptions{Stall: 250 * time.Millisecond})
+	src, content := source(t, 9*mib)
+	for _, p := range places {
+		t.Run(p.name, func(t *testing.T) {
+			s.through(t, "stall "+p.name, src, content, &outage{place: p, kind: func(p localapi.Point) *localapi.Fault {
+				<-p.Request.Context().Done()
+				return &localapi.Fault{Reset: true}
+			}}, "no progress for")
+		})
+	}
+}
+
+// TestSlow has a line and a service that are slow, and nothing else.
+func TestSlow(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	src, content := source(t, 9*mib)
+	s.API.SetFaults(localapi.Faults{Latency: 50 * time.Millisecond, RatePerConnection: 16 * mib})
+	s.run(`cp "$1" slow`, src)
+	s.one(t, "slow", content)
+	require.Equal(t, int64(2), s.API.Stats().PartsStored, "slow is no reason to send anything twice")
+}
+
+// TestTruncatedAnswer cuts answers in half, after everything was done.
+func TestTruncatedAnswer(t *testing.T) {
+	s := newStack(t, stackOptions{Wrap: cutting})
+	src, content := source(t, 9*mib)
+	for _, p := range places {
+		if p.stage != localapi.StageDone {
+			continue
+		}
+		t.Run(string(p.op), func(t *testing.T) {
+			s.through(t, "cut at "+string(p.op), src, content, &outage{place: p, kind: func(p localapi.Point) *localapi.Fault {
+				p.Request.Context().Value(cutKey{}).(*cutWriter).cut.Store(true)
+				return nil
+			}}, "cut short")
+		})
+	}
+}
+
+// cutKey is the context key of a request's cutWriter.
+type cutKey struct{}
+
+// cutWriter sends half of an answer, if it was told to, and breaks the connection.
+type cutWriter struct {
+	http.ResponseWriter
+	cut atomic.Bool
+}
+
+func (w *cutWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *cutWriter) Write(b []byte) (int, error) {
+	if !w.cut.Load() {
+		return w.ResponseWriter.Write(b)
+	}
+	w.ResponseWriter.Write(b[:len(b)/2])
+	http.NewResponseController(w.ResponseWriter).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// cutting gives every request's answer a cutWriter, found by its context.
+func cutting(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		cw := &cutWriter{ResponseWriter: w}
+		next.ServeHTTP(cw, r.WithContext(context.WithValue(r.Context(), cutKey{}, cw)))
+	})
+}
