@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestTimes(t *testing.T) {
+func TestPosixTimes(t *testing.T) {
 	m := newMount(t)
 	name := join(m.dir, "f")
 	write(t, name, "x")
@@ -36,7 +36,7 @@ func TestTimes(t *testing.T) {
 	require.EqualValues(t, -5, lstat(t, name).Mtim.Sec)
 }
 
-func TestWriteSetsTimes(t *testing.T) {
+func TestPosixWriteSetsTimes(t *testing.T) {
 	m := newMount(t)
 	name := join(m.dir, "f")
 	write(t, name, "x")
@@ -58,7 +58,7 @@ func TestWriteSetsTimes(t *testing.T) {
 	require.EqualValues(t, 1000, lstat(t, join(m.tree, "f")).Mtim.Sec)
 }
 
-func TestStatx(t *testing.T) {
+func TestPosixStatx(t *testing.T) {
 	m := newMount(t)
 	name := join(m.dir, "f")
 	write(t, name, "12345")
@@ -72,7 +72,7 @@ func TestStatx(t *testing.T) {
 	require.Equal(t, there.Blocks, here.Blocks)
 }
 
-func TestStatfs(t *testing.T) {
+func TestPosixStatfs(t *testing.T) {
 	m := newMount(t)
 	var here, there unix.Statfs_t
 	require.NoError(t, unix.Statfs(m.dir, &here))
@@ -82,7 +82,7 @@ func TestStatfs(t *testing.T) {
 	require.EqualValues(t, 255, here.Namelen)
 }
 
-func TestModeIsWhatItSays(t *testing.T) {
+func TestPosixModeIsWhatItSays(t *testing.T) {
 	m := newMount(t)
 	name := join(m.dir, "f")
 	write(t, name, "x")
@@ -95,7 +95,7 @@ func TestModeIsWhatItSays(t *testing.T) {
 	require.EqualValues(t, 0o700, lstat(t, m.tree).Mode&0o7777)
 }
 
-func TestUmaskIsTheCallers(t *testing.T) {
+func TestPosixUmaskIsTheCallers(t *testing.T) {
 	m := newMount(t)
 	(*user)(nil).must(t, "cd "+m.dir+"; umask 027; mkdir d; touch f; mkfifo p")
 	require.EqualValues(t, 0o750, lstat(t, join(m.tree, "d")).Mode&0o7777)

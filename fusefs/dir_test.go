@@ -26,7 +26,7 @@ func fillDir(t *testing.T, dir string, n int) []string {
 	return list
 }
 
-func TestLargeDirectory(t *testing.T) {
+func TestPosixLargeDirectory(t *testing.T) {
 	m := newMount(t)
 	want := fillDir(t, m.tree, 20_000)
 	require.Equal(t, want, names(t, m.dir))
@@ -34,7 +34,7 @@ func TestLargeDirectory(t *testing.T) {
 	require.Equal(t, "20000", out)
 }
 
-func TestListingWhileDeleting(t *testing.T) {
+func TestPosixListingWhileDeleting(t *testing.T) {
 	m := newMount(t)
 	want := fillDir(t, m.dir, 3000)
 	d, err := os.Open(m.dir)
@@ -57,7 +57,7 @@ func TestListingWhileDeleting(t *testing.T) {
 	require.Empty(t, names(t, m.dir))
 }
 
-func TestRewindSeesNewEntries(t *testing.T) {
+func TestPosixRewindSeesNewEntries(t *testing.T) {
 	m := newMount(t)
 	fillDir(t, m.dir, 500)
 	d, err := os.Open(m.dir)
@@ -75,7 +75,7 @@ func TestRewindSeesNewEntries(t *testing.T) {
 	require.NoError(t, d.Sync())
 }
 
-func TestRemovedDirectoryStaysOpen(t *testing.T) {
+func TestPosixRemovedDirectoryStaysOpen(t *testing.T) {
 	m := newMount(t)
 	dir := join(m.dir, "d")
 	require.NoError(t, os.Mkdir(dir, 0o750))

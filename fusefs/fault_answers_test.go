@@ -2,8 +2,10 @@ package fusefs_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,11 +23,14 @@ type place struct {
 	after int64 // bytes of the body
 }
 
+// partSize is that of these tests: what fails does not depend on it.
+const partSize = mib
+
 var places = []place{
 	{"at create", localapi.OpCreate, localapi.StageHead, 0},
 	{"with the reply to create lost", localapi.OpCreate, localapi.StageDone, 0},
 	{"at a part's first byte", localapi.OpPart, localapi.StageBody, 1},
-	{"in the middle of a part", localapi.OpPart, localapi.StageBody, 4 * mib},
+	{"in the middle of a part", localapi.OpPart, localapi.StageBody, partSize / 2},
 	{"after a part's last byte", localapi.OpPart, localapi.StageReceived, 0},
 	{"with the reply to a part lost", localapi.OpPart, localapi.StageDone, 0},
 	{"at complete", localapi.OpComplete, localapi.StageHead, 0},
@@ -89,20 +94,28 @@ func answer(f localapi.Fault) func(localapi.Point) *localapi.Fault {
 func (s *stack) through(t *testing.T, name, src string, content []byte, o *outage, reason string) {
 	t.Helper()
 	o.over = make(chan struct{})
+	end := sync.OnceFunc(func() { close(o.over) })
+	t.Cleanup(end)
 	s.API.SetIntercept(o.intercept)
+	copied := s.copy(src, name)
+	s.retrying(t, name, reason)
+	end()
+	require.NoError(t, <-copied)
+	require.Positive(t, o.hits.Load())
+	s.one(t, name, content)
+}
+
+// copy copies a file into the mount, beside whatever happens meanwhile.
+func (s *stack) copy(src, name string) <-chan error {
 	copied := make(chan error, 1)
 	go func() {
 		out, err := s.sh(`cp "$1" "$2"`, src, name)
 		if err != nil {
-			t.Log(out)
+			err = fmt.Errorf("%w: %s", err, out)
 		}
 		copied <- err
 	}()
-	s.retrying(t, name, reason)
-	close(o.over)
-	require.NoError(t, <-copied)
-	require.Positive(t, o.hits.Load())
-	s.one(t, name, content)
+	return copied
 }
 
 // retrying waits until status names the file as one that is being retried, with
@@ -138,8 +151,8 @@ func (s *stack) one(t *testing.T, name string, content []byte) {
 
 // TestOutageAtEachPlace fails each call in each way wherever it can fail.
 func TestOutageAtEachPlace(t *testing.T) {
-	s := newStack(t, stackOptions{})
-	src, content := source(t, 9*mib)
+	s := newStack(t, stackOptions{Part: partSize})
+	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		for _, k := range kinds {
 			t.Run(k.name+" "+p.name, func(t *testing.T) {
@@ -152,8 +165,8 @@ func TestOutageAtEachPlace(t *testing.T) {
 // TestRetryAfter is told to come back in a second. The wait is long enough to be
 // seen, so one such answer is enough.
 func TestRetryAfter(t *testing.T) {
-	s := newStack(t, stackOptions{})
-	src, content := source(t, 9*mib)
+	s := newStack(t, stackOptions{Part: partSize})
+	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		if p.stage == localapi.StageDone || p.stage == localapi.StageReceived {
 			continue // who is told to come back has been refused before
@@ -174,23 +187,25 @@ func TestRetryAfter(t *testing.T) {
 
 // TestStall has the API take a request and say nothing more.
 func TestStall(t *testing.T) {
-	s := newStack(t, stackOptions{Stall: 250 * time.Millisecond})
-	src, content := source(t, 9*mib)
+	s := newStack(t, stackOptions{Part: partSize, Stall: 250 * time.Millisecond})
+	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
-			s.through(t, "stall "+p.name, src, content, &outage{place: p, kind: func(p localapi.Point) *localapi.Fault {
-				<-p.Request.Context().Done()
+			o := &outage{place: p}
+			o.kind = func(localapi.Point) *localapi.Fault {
+				<-o.over // nobody tells a server that is not reading of a client that has gone
 				return &localapi.Fault{Reset: true}
-			}}, "no progress for")
+			}
+			s.through(t, "stall "+p.name, src, content, o, "no progress for")
 		})
 	}
 }
 
 // TestSlow has a line and a service that are slow, and nothing else.
 func TestSlow(t *testing.T) {
-	s := newStack(t, stackOptions{})
-	src, content := source(t, 9*mib)
-	s.API.SetFaults(localapi.Faults{Latency: 50 * time.Millisecond, RatePerConnection: 16 * mib})
+	s := newStack(t, stackOptions{Part: partSize})
+	src, content := source(t, partSize+partSize/8)
+	s.API.SetFaults(localapi.Faults{Latency: 50 * time.Millisecond, RatePerConnection: 8 * partSize})
 	s.run(`cp "$1" slow`, src)
 	s.one(t, "slow", content)
 	require.Equal(t, int64(2), s.API.Stats().PartsStored, "slow is no reason to send anything twice")
@@ -198,8 +213,8 @@ func TestSlow(t *testing.T) {
 
 // TestTruncatedAnswer cuts answers in half, after everything was done.
 func TestTruncatedAnswer(t *testing.T) {
-	s := newStack(t, stackOptions{Wrap: cutting})
-	src, content := source(t, 9*mib)
+	s := newStack(t, stackOptions{Part: partSize, Wrap: cutting})
+	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		if p.stage != localapi.StageDone {
 			continue

@@ -50,6 +50,9 @@ type WritePath string
 const (
 	// Auto takes the best path that the kernel offers.
 	Auto WritePath = "auto"
+	// Passthrough lets the kernel read and write the backing files itself. It
+	// needs Linux 6.9 and CAP_SYS_ADMIN.
+	Passthrough WritePath = "passthrough"
 	// Writeback collects written pages in the kernel's cache, which sends them
 	// as large WRITE requests.
 	Writeback WritePath = "writeback"

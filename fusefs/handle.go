@@ -20,6 +20,7 @@ type handle struct {
 	node     *node
 	ino      uint64
 	file     *os.File // the backing file; readable, and writable if writable
+	plain    *os.File // in passthrough: the same for reading only; may be file itself
 	fd       int      // of file
 	writable bool
 	opener   opener
@@ -32,9 +33,17 @@ type handle struct {
 func (n *node) newHandle(ctx context.Context, f *os.File, rel string, writable bool) (*handle, error) {
 	h := &handle{node: n, ino: n.StableAttr().Ino, file: f, fd: int(f.Fd()), writable: writable}
 	h.opener = n.root.rules.opener(callerPid(ctx))
+	if err := h.passThrough(); err != nil {
+		return nil, err
+	}
 	if writable {
-		w, err := n.root.Uploader.OpenWriter(n.key(), rel, f)
+		open, file := n.root.Uploader.OpenWriter, f
+		if h.plain != nil {
+			open, file = n.root.Uploader.OpenBlindWriter, h.plain
+		}
+		w, err := open(n.key(), rel, file)
 		if err != nil {
+			h.closePlain()
 			return nil, err
 		}
 		if oracle := n.root.rules.copySource(h.opener, h.ino); oracle != nil {

@@ -62,11 +62,15 @@ func (h *handle) Release(ctx context.Context) syscall.Errno {
 	return errnoOf(h.release())
 }
 
+// release closes the backing file first: the uploader looks whether anybody can
+// still write to it, and this descriptor must not be who.
 func (h *handle) release() error {
+	err := h.node.closed(h.file)
+	h.closePlain()
 	if h.writer != nil {
 		h.writer.Close()
 	}
-	return h.node.closed(h.file)
+	return err
 }
 
 // abandon releases the handle when the mount has ended. If changes are left that

@@ -91,6 +91,7 @@ func inside() error {
 
 // helpers are what subprocesses of tests do.
 var helpers = map[string]func(args []string) error{
+	"line":  lineHelper,
 	"mmap":  mmapHelper,
 	"serve": serveHelper,
 }

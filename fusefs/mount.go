@@ -3,6 +3,7 @@
 package fusefs
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -42,22 +43,38 @@ type Server struct {
 // else fusermount3 does it. The process's umask must be 0: the kernel has already
 // applied the caller's.
 func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
-	path := o.WritePath
-	switch path {
-	case "", Auto:
-		path = Writeback
-	case Writeback:
-	default:
-		return nil, fmt.Errorf("write path %q is not available: use %s or %s", path, Auto, Writeback)
-	}
 	// What is below the mount point is looked at now: later that is the mount itself.
 	mountPoint, err := resolve(mountPoint)
 	if err != nil {
 		return nil, fmt.Errorf("mount point: %w", err)
 	}
-	root, err := newRoot(o)
+	switch o.WritePath {
+	case Writeback, Passthrough:
+		return mount(mountPoint, o, m, o.WritePath)
+	case "", Auto:
+	default:
+		return nil, fmt.Errorf("write path %q is not known: use %s, %s or %s", o.WritePath, Auto, Passthrough, Writeback)
+	}
+	if os.Geteuid() == 0 { // nobody else may pass through
+		s, err := mount(mountPoint, o, m, Passthrough)
+		if !errors.Is(err, errNoPassthrough) {
+			return s, err
+		}
+		o.Logger.Info("no passthrough, writing through the cache", "why", err)
+	}
+	return mount(mountPoint, o, m, Writeback)
+}
+
+// mount mounts with one write path. With errNoPassthrough nothing is mounted, and
+// another path may be tried.
+func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Server, error) {
+	root, err := newRoot(o, path)
 	if err != nil {
 		return nil, fmt.Errorf("backing tree: %w", err)
+	}
+	depth, err := stackDepth(o.Tree)
+	if err != nil {
+		return nil, err
 	}
 
 	timeout := cacheTime
@@ -81,9 +98,15 @@ func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
 			EnableSymlinkCaching: true,
 			Logger:               logger,
 			ExtraCapabilities:    capabilities,
-			// The kernel has one or the other of write-back and passthrough.
-			DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+			MaxStackDepth:        depth,
 		},
+	}
+	// The kernel has one or the other of write-back and passthrough.
+	if path == Passthrough {
+		fo.ExtraCapabilities |= fuse.CAP_PASSTHROUGH
+	} else {
+		fo.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
+		fo.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
 	g := &gate{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
 	server, err := fuse.NewServer(g, mountPoint, &fo.MountOptions)
@@ -98,6 +121,11 @@ func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
 	err = server.WaitMount()
 	if err == nil {
 		err = root.rules.mounted(mountPoint)
+	}
+	if err == nil && path == Passthrough {
+		if why := probe(server, o.Tree); why != nil {
+			err = fmt.Errorf("%w: %w", errNoPassthrough, why)
+		}
 	}
 	if err != nil {
 		err = fmt.Errorf("mount on %s: %w", mountPoint, err)
@@ -115,7 +143,7 @@ func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
 // every single write, which costs a request each; the duty that comes with it is
 // in setattr. READDIRPLUS_AUTO: attributes come with a listing only when
 // the caller has shown that it wants them.
-const capabilities = fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
+const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
 
 // resolve makes a path as /proc/self/mountinfo has it: absolute and without symlinks.
 func resolve(path string) (string, error) {

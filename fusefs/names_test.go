@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestHardLinks(t *testing.T) {
+func TestPosixHardLinks(t *testing.T) {
 	m := newMount(t)
 	a, b := join(m.dir, "a"), join(m.dir, "dir", "b")
 	write(t, a, "one file")
@@ -31,7 +31,7 @@ func TestHardLinks(t *testing.T) {
 	require.Equal(t, "changed", read(t, b))
 }
 
-func TestHardLinkOfASymlink(t *testing.T) {
+func TestPosixHardLinkOfASymlink(t *testing.T) {
 	m := newMount(t)
 	write(t, join(m.dir, "f"), "x")
 	require.NoError(t, os.Symlink("f", join(m.dir, "a")))
@@ -43,7 +43,7 @@ func TestHardLinkOfASymlink(t *testing.T) {
 	require.EqualValues(t, 1, lstat(t, join(m.dir, "f")).Nlink)
 }
 
-func TestDirectoryLinkCount(t *testing.T) {
+func TestPosixDirectoryLinkCount(t *testing.T) {
 	m := newMount(t)
 	require.EqualValues(t, 2, lstat(t, m.dir).Nlink)
 	require.NoError(t, os.Mkdir(join(m.dir, "d"), 0o755))
@@ -52,7 +52,7 @@ func TestDirectoryLinkCount(t *testing.T) {
 	require.EqualValues(t, 2, lstat(t, m.dir).Nlink)
 }
 
-func TestLongNames(t *testing.T) {
+func TestPosixLongNames(t *testing.T) {
 	m := newMount(t)
 	longest := strings.Repeat("ä", 127) + "x"
 	require.Len(t, longest, 255)
@@ -61,8 +61,8 @@ func TestLongNames(t *testing.T) {
 	require.ErrorIs(t, os.WriteFile(join(m.dir, longest+"y"), nil, 0o644), syscall.ENAMETOOLONG)
 }
 
-// TestPathLongerThanPathMax goes down by steps: PATH_MAX bounds one call, not a tree.
-func TestPathLongerThanPathMax(t *testing.T) {
+// TestPosixPathLongerThanPathMax goes down by steps: PATH_MAX bounds one call, not a tree.
+func TestPosixPathLongerThanPathMax(t *testing.T) {
 	m := newMount(t)
 	step := strings.Repeat("d", 200)
 	fd, err := unix.Open(m.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -88,7 +88,7 @@ func TestPathLongerThanPathMax(t *testing.T) {
 	require.EqualValues(t, 0o600, st.Mode&0o7777)
 }
 
-func TestRenameOverAnOpenFile(t *testing.T) {
+func TestPosixRenameOverAnOpenFile(t *testing.T) {
 	m := newMount(t)
 	old, now := join(m.dir, "old"), join(m.dir, "new")
 	write(t, now, "before")
@@ -109,7 +109,7 @@ func TestRenameOverAnOpenFile(t *testing.T) {
 	require.Equal(t, []string{"new"}, names(t, m.dir))
 }
 
-func TestRenameFlags(t *testing.T) {
+func TestPosixRenameFlags(t *testing.T) {
 	m := newMount(t)
 	a, b := join(m.dir, "a"), join(m.dir, "b")
 	rename := func(flags uint) error { return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, flags) }
@@ -128,9 +128,9 @@ func TestRenameFlags(t *testing.T) {
 	require.Equal(t, "in", read(t, join(a, "inside")))
 }
 
-// TestRenameAboveWorkGoingOn renames a directory back and forth while files below
+// TestPosixRenameAboveWorkGoingOn renames a directory back and forth while files below
 // it, reached by descriptors, are created, opened, changed and removed.
-func TestRenameAboveWorkGoingOn(t *testing.T) {
+func TestPosixRenameAboveWorkGoingOn(t *testing.T) {
 	m := newMount(t)
 	here, there := join(m.dir, "here"), join(m.dir, "there")
 	require.NoError(t, os.MkdirAll(join(here, "sub"), 0o755))
@@ -193,7 +193,7 @@ func TestRenameAboveWorkGoingOn(t *testing.T) {
 	require.Empty(t, names(t, join(here, "sub")))
 }
 
-func TestSpecialFiles(t *testing.T) {
+func TestPosixSpecialFiles(t *testing.T) {
 	m := newMount(t)
 	fifo := join(m.dir, "fifo")
 	require.NoError(t, unix.Mkfifo(fifo, 0o644))
@@ -220,9 +220,9 @@ func TestSpecialFiles(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EACCES, "the mount is nodev")
 }
 
-// TestDirectorySwappedForSymlink changes the backing tree behind the mount, as
+// TestPosixDirectorySwappedForSymlink changes the backing tree behind the mount, as
 // somebody would who wants a daemon that runs as root to leave it.
-func TestDirectorySwappedForSymlink(t *testing.T) {
+func TestPosixDirectorySwappedForSymlink(t *testing.T) {
 	m := newMount(t)
 	outside := tempDir(t)
 	write(t, join(outside, "secret"), "secret")

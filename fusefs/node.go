@@ -21,6 +21,7 @@ type root struct {
 	Options
 	grave grave
 	live  live
+	path  WritePath    // the one in use, never Auto
 	info  backing.Info // of the backing tree's own directory
 	rules *rules
 
@@ -29,12 +30,12 @@ type root struct {
 	asRoot bool
 }
 
-func newRoot(o Options) (*root, error) {
+func newRoot(o Options, path WritePath) (*root, error) {
 	info, err := o.Tree.Stat("")
 	if err != nil {
 		return nil, err
 	}
-	return &root{Options: o, info: info, rules: newRules(), asRoot: os.Geteuid() == 0}, nil
+	return &root{Options: o, path: path, info: info, rules: newRules(), asRoot: os.Geteuid() == 0}, nil
 }
 
 // node is an inode of the mount. It has no state of the file's: that is in the

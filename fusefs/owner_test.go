@@ -33,7 +33,7 @@ func options() []string {
 	return nil
 }
 
-func TestNewFilesBelongToTheCaller(t *testing.T) {
+func TestPosixNewFilesBelongToTheCaller(t *testing.T) {
 	m, dir, u := shared(t)
 	u.must(t, "cd "+dir+"; touch f; mkdir d; ln -s f l; mkfifo p")
 	for _, name := range []string{"f", "d", "l", "p"} {
@@ -43,7 +43,7 @@ func TestNewFilesBelongToTheCaller(t *testing.T) {
 	}
 }
 
-func TestSetGroupDirectoryGivesItsGroup(t *testing.T) {
+func TestPosixSetGroupDirectoryGivesItsGroup(t *testing.T) {
 	m, dir, u := shared(t)
 	group := uint32(os.Getegid())
 	if isRoot() {
@@ -59,7 +59,7 @@ func TestSetGroupDirectoryGivesItsGroup(t *testing.T) {
 	require.EqualValues(t, 0o644, lstat(t, join(dir, "f")).Mode&0o7777)
 }
 
-func TestKernelChecksPermissions(t *testing.T) {
+func TestPosixKernelChecksPermissions(t *testing.T) {
 	m, dir, u := shared(t)
 	f := join(dir, "f")
 	if isRoot() {
@@ -85,7 +85,7 @@ func TestKernelChecksPermissions(t *testing.T) {
 	require.NoError(t, os.Chmod(dir, 0o700))
 }
 
-func TestChmodByANonMemberClearsSetGID(t *testing.T) {
+func TestPosixChmodByANonMemberClearsSetGID(t *testing.T) {
 	_, dir, u := shared(t)
 	u.must(t, "cd "+dir+"; touch f; chmod 2755 f")
 	require.EqualValues(t, 0o2755, lstat(t, join(dir, "f")).Mode&0o7777, "of the group")
@@ -96,9 +96,9 @@ func TestChmodByANonMemberClearsSetGID(t *testing.T) {
 	}
 }
 
-// TestSetIDBitsGo: whoever changes a program without privilege takes from it
+// TestPosixSetIDBitsGo: whoever changes a program without privilege takes from it
 // the identity that it would run with.
-func TestSetIDBitsGo(t *testing.T) {
+func TestPosixSetIDBitsGo(t *testing.T) {
 	_, dir, u := shared(t)
 	f := join(dir, "f")
 	for change, script := range map[string]string{
@@ -128,7 +128,7 @@ func TestSetIDBitsGo(t *testing.T) {
 	}
 }
 
-func TestCreateWithSetID(t *testing.T) {
+func TestPosixCreateWithSetID(t *testing.T) {
 	_, dir, _ := shared(t)
 	fd, err := syscall.Open(join(dir, "f"), syscall.O_CREAT|syscall.O_WRONLY|syscall.O_CLOEXEC, 0o6755)
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestCreateWithSetID(t *testing.T) {
 	require.EqualValues(t, 0o6755, lstat(t, join(dir, "f")).Mode&0o7777)
 }
 
-func TestOthersNeedAllowOther(t *testing.T) {
+func TestPosixOthersNeedAllowOther(t *testing.T) {
 	if !isRoot() {
 		// fusermount3 itself decides, by /etc/fuse.conf.
 		conf, err := os.ReadFile("/etc/fuse.conf")

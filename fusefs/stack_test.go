@@ -37,6 +37,7 @@ type stack struct {
 	t     testing.TB
 	Dir   string // the mount point
 	State string
+	URL   string // of the API
 	API   *localapi.Server
 	Up    *uploader.Uploader
 	Mount *fusefs.Server
@@ -87,6 +88,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 		require.ErrorIs(t, <-served, http.ErrServerClosed)
 	})
 	addr := l.Addr().String()
+	s.URL = "http://" + addr + "/v1"
 	if o.Line != nil {
 		addr = o.Line(addr)
 	}
@@ -126,10 +128,14 @@ func (s *stack) mount() {
 	})
 	require.NoError(s.t, err)
 	s.Mount, err = fusefs.Mount(s.Dir,
-		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background},
+		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background, WritePath: writePath()},
 		fusefs.MountOptions{Source: s.State, Options: s.opts.Options})
 	require.NoError(s.t, err)
 }
+
+// writePath is the write path to test: the best there is, or the one that the
+// environment names, so that one machine can test all.
+func writePath() fusefs.WritePath { return fusefs.WritePath(os.Getenv("UPLOADFS_TEST_WRITE_PATH")) }
 
 // unmount ends the mount as a daemon does, without draining.
 func (s *stack) unmount() {

@@ -30,7 +30,7 @@ func listxattr(t *testing.T, name string) []string {
 	return strings.FieldsFunc(string(buf[:n]), func(r rune) bool { return r == 0 })
 }
 
-func TestOtherAttributesGoToTheBackingFile(t *testing.T) {
+func TestAttrsOfOthersGoToTheBackingFile(t *testing.T) {
 	m := newMount(t)
 	f := join(m.dir, "f")
 	write(t, f, "x")
@@ -45,7 +45,7 @@ func TestOtherAttributesGoToTheBackingFile(t *testing.T) {
 	require.ErrorIs(t, unix.Removexattr(f, "user.colour"), syscall.ENODATA)
 }
 
-func TestOurAttributes(t *testing.T) {
+func TestAttrsOfOurs(t *testing.T) {
 	m := newMount(t)
 	f, dir := join(m.dir, "f.jsonl"), join(m.dir, "d")
 	write(t, f, "x")
@@ -72,7 +72,7 @@ func TestOurAttributes(t *testing.T) {
 	require.ErrorIs(t, unix.Setxattr(f, "user.uploadfs.purpose", []byte("fun"), 0), syscall.EINVAL)
 }
 
-func TestWritableAttributes(t *testing.T) {
+func TestAttrsWritable(t *testing.T) {
 	m := newMount(t)
 	dir, f := join(m.dir, "d"), join(m.dir, "d", "f")
 	const attr = "user.uploadfs.purpose"
@@ -98,7 +98,7 @@ func TestWritableAttributes(t *testing.T) {
 	require.Equal(t, "batch", getxattr(t, join(dir+"2", "f"), attr))
 }
 
-func TestCopyKeepsQuiet(t *testing.T) {
+func TestAttrsCopiedQuietly(t *testing.T) {
 	m := newMount(t)
 	write(t, join(m.dir, "f"), "x")
 	require.NoError(t, unix.Setxattr(join(m.dir, "f"), "user.colour", []byte("blue"), 0))
@@ -106,8 +106,8 @@ func TestCopyKeepsQuiet(t *testing.T) {
 	require.Equal(t, "blue", getxattr(t, join(m.dir, "h"), "user.colour"))
 }
 
-// TestPrivilegedAttributes: the daemon may be root, its callers are not.
-func TestPrivilegedAttributes(t *testing.T) {
+// TestAttrsPrivileged: the daemon may be root, its callers are not.
+func TestAttrsPrivileged(t *testing.T) {
 	m, dir, u := shared(t)
 	f := join(dir, "f")
 	u.must(t, "touch "+f)
@@ -127,7 +127,7 @@ func TestPrivilegedAttributes(t *testing.T) {
 	}
 }
 
-func TestAttributesOfSymlinks(t *testing.T) {
+func TestAttrsOfSymlinks(t *testing.T) {
 	m := newMount(t)
 	l := join(m.dir, "l")
 	write(t, join(m.dir, "f"), "x")

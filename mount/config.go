@@ -139,9 +139,6 @@ func (c *Config) check() error {
 	if _, err := ParseChoice(c.WritePath, WritePaths); err != nil {
 		return usagef("write path %q: %w", c.WritePath, err)
 	}
-	if c.WritePath == "passthrough" {
-		return usagef("this version has no passthrough write path yet: use --write-path auto or writeback")
-	}
 	if _, err := ParseChoice(c.LogFormat, LogFormats); err != nil {
 		return usagef("log format %q: %w", c.LogFormat, err)
 	}

@@ -39,7 +39,6 @@ func TestCheckFindsMistakes(t *testing.T) {
 		"--no-hold":             func(c *Config) { c.Names.HoldFor = 0 },
 		"bad pattern":           func(c *Config) { c.Names.Exclude = []string{"["} },
 		`write path "fast"`:     func(c *Config) { c.WritePath = "fast" },
-		"no passthrough":        func(c *Config) { c.WritePath = "passthrough" },
 		`log format "xml"`:      func(c *Config) { c.LogFormat = "xml" },
 		`mount option "fsname`:  func(c *Config) { c.Options = []string{"ro", "fsname=x"} },
 	} {

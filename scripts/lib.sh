@@ -43,10 +43,10 @@ install() {
 		command -v sudo >/dev/null || die "have root run: apt-get install ${list[*]}"
 		sudo=(sudo)
 	fi
-	echo "Missing here, and now installed: ${list[*]}"
+	echo "Missing here, and installed now: ${list[*]}"
 	run "${sudo[@]}" apt-get -qq update || echo "no new package lists; the old ones may do"
 	run "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq install -y --no-install-recommends "${list[@]}" </dev/null >/dev/null ||
+		apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends "${list[@]}" </dev/null ||
 		die "apt-get could not install ${list[*]}: see above, and start again"
 	echo
 }

@@ -294,6 +294,9 @@ func (w *Writer) settleDoubt() {
 // mapping is of the backing file, and the kernel says nothing of its end. What it
 // changed is then committed, as at any release. mu is held.
 func (s *session) outlive() {
+	if s.u.ctx.Err() != nil {
+		return
+	}
 	s.refs++ // until nothing is left
 	s.u.wg.Go(func() {
 		t := time.NewTicker(afterlife)

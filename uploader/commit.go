@@ -149,6 +149,7 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 		s.newTransfer(s.content.size)
 	}
 	x, file := s.xfer, s.file
+	s.showTrouble(x)
 	s.mu.Unlock()
 	err = s.prove(x, file)
 	s.mu.Lock()

@@ -78,6 +78,7 @@ const walWrites = 1000
 type journal struct {
 	write *sql.DB // one connection: SQLite has one writer
 	read  *sql.DB // readers never wait for the writer (WAL)
+	check *sql.DB // the syncer's: a checkpoint waits for the disk, and a writer must not wait for it
 	log   *slog.Logger
 
 	writes atomic.Int64 // since openJournal
@@ -123,7 +124,7 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 	// Checkpoints sync the disk, so they are made by the syncer and never
 	// by a commit that somebody's write is waiting for.
 	dsn := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(name) +
-		"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(0)"
+		"?_pragma=busy_timeout(10000)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(0)"
 	j := &journal{log: log, wake: make(chan struct{}, 1)}
 	if j.write, err = sql.Open("sqlite", dsn); err != nil {
 		return nil, fmt.Errorf("journal %s: %w", name, err)
@@ -138,6 +139,10 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 		return nil, fmt.Errorf("journal %s: %w", name, err)
 	}
 	j.read.SetMaxOpenConns(4)
+	if j.check, err = sql.Open("sqlite", dsn); err != nil {
+		return nil, errors.Join(fmt.Errorf("journal %s: %w", name, err), j.read.Close(), j.write.Close())
+	}
+	j.check.SetMaxOpenConns(1)
 	j.syncing.Go(j.syncer)
 	return j, nil
 }
@@ -165,6 +170,10 @@ func (j *journal) prepare(fresh bool) error {
 		fresh = true
 	}
 	if fresh {
+		// Only now: it writes to the file, and stays with it.
+		if _, err := j.write.Exec("PRAGMA journal_mode = WAL"); err != nil {
+			return err
+		}
 		_, err := j.write.Exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA user_version = %d; COMMIT;", schema, journalVersion))
 		return err
 	}
@@ -184,7 +193,7 @@ func damaged(err error) error {
 func (j *journal) close() error {
 	close(j.wake)
 	j.syncing.Wait()
-	return errors.Join(j.read.Close(), j.write.Close())
+	return errors.Join(j.check.Close(), j.read.Close(), j.write.Close())
 }
 
 // sync asks for the records so far to be brought to the disk soon; requests that
@@ -200,7 +209,7 @@ func (j *journal) sync() {
 func (j *journal) syncer() {
 	for open := true; open; {
 		_, open = <-j.wake
-		if _, err := j.write.Exec("PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+		if _, err := j.check.Exec("PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
 			j.log.Error("journal not synced", "error", err)
 		}
 	}

@@ -35,6 +35,8 @@ type transfer struct {
 	inflight int
 	calls    sync.WaitGroup // the feeder, every part under way, and Complete
 	done     bool           // the API has made a File of it
+	trouble  error          // of the last attempt, if it failed and will be repeated
+	again    time.Time      // when
 	err      error          // what ended it
 }
 
@@ -303,25 +305,33 @@ func why(ctx context.Context, err error) error {
 	return err
 }
 
-// noted is ctx for a call for the transfer: failed attempts that will be repeated show as `retrying`.
+// noted is ctx for a call for the transfer: failed attempts that will be repeated
+// show as `retrying`.
 func (s *session) noted(ctx context.Context, x *transfer) context.Context {
 	return WithRetryNote(ctx, func(err error, next time.Time) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.xfer != x || s.running == nil {
-			return
-		}
-		s.next = next
-		switch {
-		case err != nil && (s.rec.state == StateUploading || s.rec.state == StateRetrying):
-			if s.rec.state == StateUploading {
-				s.u.log.Warn("retrying", "path", s.rec.path, "upload", x.upload.ID, "error", err, "next", next)
-			}
-			s.move(StateRetrying, err)
-		case err == nil && s.rec.state == StateRetrying:
-			s.move(StateUploading, nil)
-		}
+		x.trouble, x.again = err, next
+		s.showTrouble(x)
 	})
+}
+
+// showTrouble makes the state say whether the transfer's last attempt met an
+// outage; one that was met before the close shows from the close on. mu is held.
+func (s *session) showTrouble(x *transfer) {
+	if s.xfer != x || s.running == nil {
+		return
+	}
+	s.next = x.again
+	switch {
+	case x.trouble != nil && (s.rec.state == StateUploading || s.rec.state == StateRetrying):
+		if s.rec.state == StateUploading {
+			s.u.log.Warn("retrying", "path", s.rec.path, "upload", x.upload.ID, "error", x.trouble, "next", x.again)
+		}
+		s.move(StateRetrying, x.trouble)
+	case x.trouble == nil && s.rec.state == StateRetrying:
+		s.move(StateUploading, nil)
+	}
 }
 
 // prove compares what the API has acknowledged with what is in the file now, for

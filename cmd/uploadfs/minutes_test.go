@@ -46,7 +46,6 @@ func TestFirstMinutes(t *testing.T) {
 			{"close", 2, "use wait or background", b.mountArgs("--embedded", "--close", "never")},
 			{"checksum", 2, "use md5 or none", b.mountArgs("--embedded", "--checksum", "crc")},
 			{"write path", 2, "use auto or passthrough or writeback", b.mountArgs("--embedded", "--write-path", "fast")},
-			{"passthrough", 2, "no passthrough write path yet", b.mountArgs("--embedded", "--write-path", "passthrough")},
 			{"option", 2, "unknown mount option", b.mountArgs("--embedded", "-o", "subtype=x")},
 			{"flag", 2, "unknown flag", b.mountArgs("--api-key", "x")},
 			{"two sources of a key", 2, "--embedded makes its own key", b.mountArgs("--embedded", "--api-key-file", file)},

@@ -1,0 +1,189 @@
+//go:build linux
+
+package fusefs_test
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader/localapi"
+)
+
+const diskSize = 24 * mib
+
+// newFullDisk returns a stack whose state directory is on a small disk of its
+// own. Only root can make one; for others ok is false.
+func newFullDisk(t *testing.T) (s *stack, ok bool) {
+	dir := t.TempDir()
+	err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=24m")
+	if !isRoot() {
+		require.ErrorIs(t, err, unix.EPERM)
+		return nil, false
+	}
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
+	return newStack(t, stackOptions{Part: partSize, State: dir}), true
+}
+
+// fill leaves no byte of the disk, until empty is called.
+func (s *stack) fill() (empty func()) {
+	s.t.Helper()
+	name := filepath.Join(s.State, "filler")
+	f, err := os.Create(name)
+	require.NoError(s.t, err)
+	block := make([]byte, 1<<16)
+	for err == nil {
+		_, err = f.Write(block)
+		if err != nil && len(block) > 1 {
+			block, err = block[:len(block)/2], nil
+		}
+	}
+	require.ErrorIs(s.t, err, unix.ENOSPC)
+	require.NoError(s.t, f.Close())
+	return func() { require.NoError(s.t, os.Remove(name)) }
+}
+
+// TestFullDisk fills the disk by a copy that is too large for it.
+func TestFullDisk(t *testing.T) {
+	s, ok := newFullDisk(t)
+	if !ok {
+		return
+	}
+	small, content := source(t, 2*partSize)
+	large, _ := source(t, 2*diskSize)
+	s.run(`cp "$1" before`, small)
+	held, open := hold(s.API, localapi.OpComplete)
+	pending := s.copy(small, "pending")
+	<-held
+
+	out, err := s.sh(`cp "$1" large`, large)
+	require.Error(t, err)
+	require.Contains(t, out, "No space left on device")
+	require.Equal(t, "failed", s.attr("large", "state"))
+	require.Contains(t, s.attr("large", "error"), "no space left on device")
+	require.Error(t, s.Up.Retry("large"), "what is not there cannot be sent")
+
+	s.completed("before", content)
+	require.True(t, bytes.Equal(content, s.read("before")))
+	open()
+	require.NoError(t, <-pending, "uploads that are under way need no disk")
+	s.one(t, "pending", content)
+
+	// It stays what it is across a mount, and until somebody makes it whole.
+	s.unmount()
+	s.mount()
+	require.Equal(t, "failed", s.attr("large", "state"))
+	require.Error(t, s.Up.Retry("large"))
+	s.run(`cp "$1" large; cp "$1" after`, small)
+	s.one(t, "large", content)
+	s.one(t, "after", content)
+	require.Len(t, s.API.Files(), 4)
+}
+
+// TestFailedWriteIsNotForgotten has a WRITE fail of which the program has
+// already been told that it succeeded, and then space for all that follows. The
+// hole that is left is not published, however clean the close looks.
+func TestFailedWriteIsNotForgotten(t *testing.T) {
+	s, ok := newFullDisk(t)
+	if !ok {
+		return
+	}
+	s.run(`printf earlier > f`)
+	earlier := s.attr("f", "file_id")
+	w := s.start(`
+import os, sys
+part = 1 << 20
+f = os.open("f", os.O_RDWR)
+print("open", flush=True)
+sys.stdin.readline()
+try:
+    os.pwrite(f, b"A" * part, 0)
+    os.fsync(f)
+except OSError as e:
+    print(e.strerror, flush=True)
+sys.stdin.readline()
+os.pwrite(f, b"B" * part, part)
+try:
+    os.fsync(f)
+    os.close(f)
+except OSError as e:
+    print(e.strerror, flush=True)
+sys.stdin.readline()
+f = os.open("f", os.O_RDWR)
+os.pwrite(f, b"C" * part, 0)
+os.close(f)
+`)
+	w.expect("open")
+	empty := s.fill()
+	w.say("write")
+	w.expect("No space left on device")
+	empty()
+	w.say("write the rest")
+	w.expect("No space left on device")
+	require.Equal(t, "failed", s.attr("f", "state"))
+	require.Len(t, s.API.Files(), 1, "half a file is not published")
+	require.NotEqual(t, earlier, s.attr("f", "file_id"))
+
+	w.say("write what is missing")
+	require.NoError(t, w.wait())
+	s.completed("f", append(bytes.Repeat([]byte("C"), mib), bytes.Repeat([]byte("B"), mib)...))
+}
+
+// TestFullDiskUnderTheJournal has no space left for a single record.
+func TestFullDiskUnderTheJournal(t *testing.T) {
+	s, ok := newFullDisk(t)
+	if !ok {
+		return
+	}
+	small, content := source(t, partSize)
+	s.run(`cp "$1" before`, small)
+	w := s.start(`
+import errno, os, sys
+part = 1 << 20
+f = os.open("f", os.O_RDWR | os.O_CREAT)
+print("open", flush=True)
+sys.stdin.readline()
+for i in range(10000): # the journal has some space set aside
+    try:
+        os.close(os.open("g", os.O_RDWR | os.O_CREAT))
+    except OSError as e:
+        print(e.strerror, flush=True)
+        break
+try:
+    os.pwrite(f, b"A" * part, 0)
+    os.fsync(f)
+except OSError as e:
+    print(e.strerror, flush=True)
+sys.stdin.readline()
+os.pwrite(f, b"B" * part, part)
+try:
+    os.close(f)
+except OSError as e:
+    print(e.strerror, flush=True)
+`)
+	w.expect("open")
+	empty := s.fill()
+	w.say("write")
+	w.expect("No space left on device")
+	w.expect("No space left on device")
+	s.completed("before", content)
+	out, err := s.sh(`cp "$1" new`, small)
+	require.Error(t, err)
+	require.Contains(t, out, "No space left on device")
+
+	empty()
+	w.say("write the rest")
+	w.expect("No space left on device")
+	require.NoError(t, w.wait())
+	require.Equal(t, "failed", s.attr("f", "state"))
+	require.Contains(t, s.attr("f", "error"), "bytes 0 to 1048576 are missing")
+	require.Len(t, s.API.Files(), 1)
+	s.run(`cp "$1" new; cp "$1" f`, small)
+	s.one(t, "new", content)
+	s.one(t, "f", content)
+}

@@ -1,0 +1,181 @@
+package fusefs_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader"
+	"uploadfs/uploader/localapi"
+)
+
+// once makes one request fail: the first to come to a place.
+func once(op localapi.Op, stage localapi.Stage, f localapi.Fault) localapi.InterceptFunc {
+	var hit atomic.Bool
+	return func(p localapi.Point) *localapi.Fault {
+		if p.Op != op || p.Stage != stage || hit.Swap(true) {
+			return nil
+		}
+		return &f
+	}
+}
+
+// loseAnswer lets the next Complete be carried out, and nobody hear of it.
+func (s *stack) loseAnswer() {
+	s.API.SetIntercept(once(localapi.OpComplete, localapi.StageDone, localapi.Fault{Reset: true}))
+}
+
+// foreign is a File that another client makes.
+func (s *stack) foreign(name string, content []byte) (id string) {
+	s.t.Helper()
+	ctx := context.Background()
+	up, err := s.http.Create(ctx, uploader.Spec{Filename: name, Purpose: "user_data", MimeType: "text/plain", Bytes: int64(len(content))})
+	require.NoError(s.t, err)
+	part, err := s.http.AddPart(ctx, up.ID, io.NewSectionReader(bytes.NewReader(content), 0, int64(len(content))))
+	require.NoError(s.t, err)
+	file, err := s.http.Complete(ctx, up.ID, []string{part}, "")
+	require.NoError(s.t, err)
+	return file.ID
+}
+
+// delete deletes a File at the API, as only its owner may.
+func (s *stack) delete(id string) {
+	s.t.Helper()
+	req, err := http.NewRequest(http.MethodDelete, s.URL+"/files/"+id, nil)
+	require.NoError(s.t, err)
+	req.Header.Set("Authorization", "Bearer test-key")
+	res, err := http.DefaultClient.Do(req)
+	require.NoError(s.t, err)
+	require.NoError(s.t, res.Body.Close())
+	require.Equal(s.t, http.StatusOK, res.StatusCode)
+	http.DefaultClient.CloseIdleConnections()
+}
+
+// ids are the IDs of all Files, oldest first.
+func (s *stack) ids() (ids []string) {
+	for _, f := range s.API.Files() {
+		ids = append(ids, f.ID)
+	}
+	return ids
+}
+
+// TestLostAnswerAmongOlderFiles has Files of the same name and size around that
+// belong to earlier contents: none of them is the result.
+func TestLostAnswerAmongOlderFiles(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	s.run(`printf one > f; rm f; printf two > f; mkdir d; printf six > d/f`)
+	s.loseAnswer()
+	s.run(`printf ten > f`)
+	s.completed("f", []byte("ten"))
+	require.Equal(t, s.ids()[3], s.attr("f", "file_id"))
+
+	// Not carried out at all: there is nothing new to be found.
+	s.API.SetIntercept(once(localapi.OpComplete, localapi.StageReceived, localapi.Fault{Reset: true}))
+	s.run(`printf new > f; printf end > d/f`)
+	s.completed("f", []byte("new"))
+	s.completed("d/f", []byte("end"))
+	require.Len(t, s.ids(), 6)
+}
+
+// TestLostAnswersOfNamesakes loses the answers to two files that only their
+// content tells apart, at the same time.
+func TestLostAnswersOfNamesakes(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	var lost atomic.Int64
+	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
+		if p.Op == localapi.OpComplete && p.Stage == localapi.StageDone && lost.Add(1) <= 4 {
+			return &localapi.Fault{Reset: true}
+		}
+		return nil
+	})
+	s.run(`mkdir 1 2 3 4; for i in 1 2 3 4; do echo $i > $i/f & done; wait`)
+	for _, i := range []string{"1", "2", "3", "4"} {
+		s.eventually(i+"/f", "completed")
+		s.completed(i+"/f", []byte(i+"\n"))
+	}
+	require.Len(t, s.ids(), 4)
+}
+
+// TestLostAnswerWithTwoCandidates has another client make a File that looks the
+// same. Nobody can tell which is ours, until one of them is gone.
+func TestLostAnswerWithTwoCandidates(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	theirs := s.foreign("f", []byte("theirs"))
+	s.loseAnswer()
+	out, err := s.sh(`printf ours.. | dd of=f status=none`)
+	require.Error(t, err)
+	require.Contains(t, out, "Invalid argument")
+	require.Equal(t, "failed", s.attr("f", "state"))
+	require.Empty(t, s.attr("f", "file_id"))
+	ids := s.ids()
+	require.Len(t, ids, 2)
+	for _, id := range ids {
+		require.Contains(t, s.attr("f", "error"), id, "both are named")
+	}
+
+	require.NoError(t, s.Up.Retry("f"))
+	s.eventually("f", "failed")
+	s.unmount()
+	s.mount()
+	s.eventually("f", "failed")
+	require.Equal(t, ids, s.ids(), "trying again makes no further File")
+
+	s.delete(theirs)
+	require.NoError(t, s.Up.Retry("f"))
+	s.eventually("f", "completed")
+	s.completed("f", []byte("ours.."))
+	require.Equal(t, slices.DeleteFunc(ids, func(id string) bool { return id == theirs }), s.ids())
+}
+
+// TestLostAnswerIsLookedForAtTheNextMount unmounts before anybody could look.
+func TestLostAnswerIsLookedForAtTheNextMount(t *testing.T) {
+	for name, stage := range map[string]localapi.Stage{"the File exists": localapi.StageDone, "it does not": localapi.StageReceived} {
+		t.Run(name, func(t *testing.T) {
+			s := newStack(t, stackOptions{Background: true})
+			o := &outage{place: place{op: localapi.OpComplete, stage: stage}, over: make(chan struct{}),
+				kind: answer(localapi.Fault{Reset: true})}
+			s.API.SetIntercept(o.intercept)
+			s.run(`echo x > f`)
+			s.retrying(t, "f", "no answer")
+			s.unmount()
+			close(o.over)
+			s.mount()
+			s.eventually("f", "completed")
+			s.one(t, "f", []byte("x\n"))
+			require.Equal(t, int64(1), s.API.Stats().PartsStored)
+		})
+	}
+}
+
+// TestLostAnswerOfAnExpiredUpload has the Upload expire before anybody could
+// look whether it was completed in time.
+func TestLostAnswerOfAnExpiredUpload(t *testing.T) {
+	for name, c := range map[string]struct {
+		stage   localapi.Stage
+		uploads int64
+	}{"it was": {localapi.StageDone, 1}, "it was not": {localapi.StageReceived, 2}} {
+		t.Run(name, func(t *testing.T) {
+			clock := newClock()
+			s := newStack(t, stackOptions{API: localapi.Options{Now: clock.now}})
+			src, content := source(t, 100)
+			o := &outage{place: place{op: localapi.OpComplete, stage: c.stage}, over: make(chan struct{})}
+			o.kind = func(localapi.Point) *localapi.Fault {
+				clock.pass(2 * localapi.DefaultUploadTTL)
+				return &localapi.Fault{Reset: true}
+			}
+			s.API.SetIntercept(o.intercept)
+			copied := s.copy(src, "f")
+			s.retrying(t, "f", "no answer")
+			close(o.over)
+			require.NoError(t, <-copied)
+			s.one(t, "f", content)
+			require.Equal(t, c.uploads, s.API.Stats().UploadsCreated)
+		})
+	}
+}

@@ -1,0 +1,444 @@
+package uploader_test
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader"
+	"uploadfs/uploader/uploadertest"
+)
+
+func TestAFileIsCompletedWhenCloseReturns(t *testing.T) {
+	w := newWorld(t)
+	for _, size := range []int{1, chunk - 1, chunk, chunk + 1, 10*chunk + 7} {
+		require.NoError(t, w.put("f", data(size, byte(size))))
+		st := w.uploaded("f")
+		require.Equal(t, "f", st.Filename)
+		require.Equal(t, uploader.DefaultPurpose, st.Purpose)
+	}
+	w.idle(0)
+	require.Len(t, w.status("f").Superseded, 4)
+	require.Len(t, w.mem.Files(), 5)
+	require.Empty(t, w.mem.Uploads("pending"))
+
+	snap, err := w.up.Snapshot()
+	require.NoError(t, err)
+	require.Equal(t, uploader.Snapshot{Counts: map[uploader.State]int{uploader.StateCompleted: 1}, Parallel: 4}, snap)
+}
+
+func TestWithoutAChecksum(t *testing.T) {
+	w := newWorld(t, func(o *uploader.Options) { o.Checksum = false })
+	require.NoError(t, w.put("f", data(3*chunk, 1)))
+	require.Empty(t, w.uploaded("f").MD5)
+}
+
+func TestTheJournalKnowsBeforeTheEffect(t *testing.T) {
+	w := newWorld(t)
+	recorded := func(key string, want uploader.State, wantOpen bool) {
+		t.Helper()
+		state, open, err := w.up.Recorded(w.key(key))
+		require.NoError(t, err)
+		require.Equal(t, want, state)
+		require.Equal(t, wantOpen, open)
+	}
+	f := w.openFile("f")
+	recorded("f", uploader.StateEmpty, true)
+	_, err := f.Write(0, 1, func() (int64, error) {
+		recorded("f", uploader.StateWriting, true)
+		n, err := f.f.WriteAt([]byte("x"), 0)
+		return int64(n), err
+	})
+	require.NoError(t, err)
+	w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
+		if c.Stage == uploadertest.Before {
+			recorded("f", uploader.StateUploading, true)
+			require.Equal(t, c.Op == uploadertest.OpComplete, w.up.Completing(f.key))
+		}
+		return nil
+	})
+	require.NoError(t, f.commit())
+	recorded("f", uploader.StateCompleted, true)
+	f.close()
+	recorded("f", uploader.StateCompleted, false)
+}
+
+func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
+	w := newWorld(t)
+	require.NoError(t, w.put("f", data(10, 1)))
+	before := w.uploaded("f")
+	require.NoError(t, w.up.RefuseRecords())
+
+	_, err := w.tryOpen("g")
+	require.Error(t, err)
+	require.NoError(t, w.up.AcceptRecords())
+	f := w.openFile("f")
+	require.NoError(t, w.up.RefuseRecords())
+	_, err = f.Write(0, 1, func() (int64, error) {
+		t.Error("the change happened although nobody will know of it")
+		return 0, nil
+	})
+	require.Error(t, err)
+	require.Error(t, f.Resize(0, func() error { return errors.New("the change happened") }))
+	require.False(t, f.Dirty())
+	require.Equal(t, before, w.uploaded("f"))
+
+	require.NoError(t, w.up.AcceptRecords())
+	f.writeAt(0, []byte("y"))
+	require.NoError(t, f.commit())
+	w.uploaded("f")
+}
+
+func TestNothingChangedNothingSent(t *testing.T) {
+	w := newWorld(t)
+	require.NoError(t, w.put("f", data(10, 1)))
+	calls := w.mem.Counts().Calls
+	f := w.openFile("f")
+	require.False(t, f.Dirty())
+	require.NoError(t, f.Err())
+	require.NoError(t, f.commit())
+	f.CommitLater()
+	f.SendFull()
+	f.close()
+	w.settle()
+	require.Equal(t, calls, w.mem.Counts().Calls)
+	w.uploaded("f")
+}
+
+func TestResultsGoWithTheFirstChangedByte(t *testing.T) {
+	w := newWorld(t)
+	require.NoError(t, w.put("f", data(3*chunk, 1)))
+	first := w.uploaded("f")
+	f := w.openFile("f")
+	require.Equal(t, first.FileID, w.status("f").FileID)
+	_, err := f.Write(0, 1, func() (int64, error) {
+		st := w.status("f")
+		require.Equal(t, uploader.StateWriting, st.State)
+		require.Empty(t, st.FileID+st.MD5+st.UploadID+st.Progress())
+		require.Empty(t, st.PartIDs)
+		require.Zero(t, st.BytesSent+int64(st.Total))
+		require.Equal(t, []string{first.FileID}, st.Superseded)
+		n, err := f.f.WriteAt([]byte("!"), 0)
+		return int64(n), err
+	})
+	require.NoError(t, err)
+	require.True(t, f.Dirty())
+	require.NoError(t, f.commit())
+	require.NotEqual(t, first.FileID, w.uploaded("f").FileID)
+}
+
+func TestPartsShowAsTheyAreAcknowledged(t *testing.T) {
+	w := newWorld(t, func(o *uploader.Options) { o.Parallel = 1 })
+	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	f := w.openFile("f")
+	f.replace(data(3*chunk, 1))
+	done := f.committing()
+	for i := range 3 {
+		var st *uploader.Status
+		require.Eventually(t, func() bool {
+			st = w.status("f")
+			return st.Acked == i && st.Total == 3
+		}, patience, time.Millisecond)
+		require.EqualValues(t, i*chunk, st.BytesSent)
+		require.Len(t, st.PartIDs, i)
+		require.Equal(t, i > 0, st.PartAt(0) != "")
+		require.Empty(t, st.PartAt(2))
+		require.Empty(t, st.FileID)
+		gate.Pass()
+	}
+	gate.Open()
+	require.NoError(t, done.await(t))
+	require.Equal(t, 3, w.uploaded("f").Acked)
+}
+
+func TestNoMoreCallsThanSlots(t *testing.T) {
+	w := newWorld(t, func(o *uploader.Options) { o.Parallel = 3 })
+	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	f, g := w.openFile("f"), w.openFile("g")
+	f.replace(data(6*chunk, 1))
+	g.replace(data(6*chunk, 2))
+	fd, gd := f.committing(), g.committing()
+	gate.Await(t, 3)
+	require.Equal(t, 3, gate.Held())
+	snap, err := w.up.Snapshot()
+	require.NoError(t, err)
+	require.Equal(t, 3, snap.InFlight)
+	gate.Open()
+	require.NoError(t, fd.await(t))
+	require.NoError(t, gd.await(t))
+	require.Equal(t, 3, w.mem.Counts().Peak[uploadertest.OpPart])
+	w.uploaded("f")
+	w.uploaded("g")
+}
+
+func TestTheWaitingIsBounded(t *testing.T) {
+	w := newWorld(t)
+	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	f := w.openFile("f")
+	f.replace(data(10, 1))
+	cause := errors.New("the caller is gone")
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	require.ErrorIs(t, f.Commit(ctx), cause)
+	require.True(t, f.Dirty(), "this handle's content is on its way")
+	gate.Open()
+	w.settleWriters(f)
+	require.False(t, f.Dirty())
+	w.uploaded("f")
+}
+
+// settleWriters waits for a commit that somebody else has stopped waiting for.
+func (w *world) settleWriters(f *file) {
+	w.t.Helper()
+	require.NoError(w.t, f.commit())
+}
+
+func TestTheTimeToWaitRunsFromTheLastAcknowledgedByte(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	w := newWorld(t, func(o *uploader.Options) { o.CloseTimeout, o.Parallel = timeout, 1 })
+	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	f := w.openFile("f")
+	f.replace(data(5*chunk, 1))
+	began := time.Now()
+	done := f.committing()
+	// Each part takes more than half of the time, so all of them take longer.
+	for range 4 {
+		gate.Await(t, 1)
+		select {
+		case err := <-done.done:
+			t.Fatalf("gave up after %v although parts were acknowledged: %v", time.Since(began), err)
+		case <-time.After(timeout * 6 / 10):
+		}
+		gate.Pass()
+	}
+	acked := time.Now()
+	require.ErrorIs(t, done.await(t), context.DeadlineExceeded)
+	require.GreaterOrEqual(t, time.Since(acked), timeout*9/10)
+	require.Equal(t, uploader.StateUploading, w.status("f").State, "the upload goes on")
+	gate.Open()
+	f.close()
+	w.settle()
+	w.uploaded("f")
+}
+
+func TestAChangeDuringTheSending(t *testing.T) {
+	for name, stage := range map[string]struct {
+		op uploadertest.Op
+		at uploadertest.Stage
+	}{
+		"before the Upload": {uploadertest.OpCreate, uploadertest.Before},
+		"after the Upload":  {uploadertest.OpCreate, uploadertest.After},
+		"within a part":     {uploadertest.OpPart, uploadertest.MidBody},
+		"after a part":      {uploadertest.OpPart, uploadertest.After},
+		"before Complete":   {uploadertest.OpComplete, uploadertest.Before},
+		"after Complete":    {uploadertest.OpComplete, uploadertest.After},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			gate := w.mem.Hold(stage.op, stage.at)
+			f, g := w.openFile("f"), w.openFile("f")
+			f.replace(data(4*chunk, 1))
+			done := f.committing()
+			gate.Await(t, 1)
+			g.writeAt(2*chunk+5, []byte("changed while it was sent"))
+			w.noResult("f")
+			later := g.committing()
+			gate.Open()
+			require.NoError(t, done.await(t))
+			require.NoError(t, later.await(t))
+			st := w.uploaded("f")
+			if stage.op == uploadertest.OpComplete {
+				require.Len(t, st.Superseded, 1, "the first content was right when it was completed")
+			} else {
+				require.Len(t, w.mem.Files(), 1, "no close has spoken of a content in between")
+				require.Empty(t, st.Superseded)
+			}
+		})
+	}
+}
+
+func TestTruncatedAndRewrittenDuringTheSending(t *testing.T) {
+	for _, size := range []int{4 * chunk, 4*chunk + 1, chunk, 1} {
+		w := newWorld(t)
+		gate := w.mem.Hold(uploadertest.OpPart, uploadertest.After)
+		f := w.openFile("f")
+		f.replace(data(4*chunk, 1))
+		f.CommitLater()
+		gate.Await(t, 1)
+		f.replace(data(size, 2))
+		done := f.committing()
+		gate.Open()
+		require.NoError(t, done.await(t))
+		w.uploaded("f")
+		require.Len(t, w.mem.Files(), 1)
+	}
+}
+
+func TestEmptiedDuringTheSending(t *testing.T) {
+	for _, stage := range []uploadertest.Op{uploadertest.OpCreate, uploadertest.OpPart, uploadertest.OpComplete} {
+		w := newWorld(t)
+		gate := w.mem.Hold(stage, uploadertest.Before)
+		f := w.openFile("f")
+		f.replace(data(4*chunk, 1))
+		first := f.committing()
+		gate.Await(t, 1)
+		f.truncate(0)
+		require.NoError(t, f.commit())
+		require.NoError(t, f.commit(), "a close of an empty file has nothing to wait for, also while a commit winds down")
+		require.NoError(t, first.await(t))
+		require.Equal(t, uploader.StateEmpty, w.noResult("f").State)
+		gate.Open()
+		f.close()
+		w.idle(0)
+		require.Empty(t, w.mem.Files())
+		require.Zero(t, w.log.count("failed"))
+	}
+}
+
+func TestACloseOfHalfAWriteIsNotSent(t *testing.T) {
+	w := newWorld(t)
+	f, g := w.openFile("f"), w.openFile("f")
+	f.replace(data(4*chunk, 1))
+	_, err := g.Write(0, 3*chunk, func() (int64, error) {
+		_, err := g.f.WriteAt(data(chunk, 7), 0)
+		require.NoError(t, err)
+		f.CommitLater()
+		n, err := g.f.WriteAt(data(2*chunk, 8), chunk)
+		return int64(n + chunk), err
+	})
+	require.NoError(t, err)
+	require.Equal(t, uploader.StateWriting, w.status("f").State, "no close has spoken of it")
+	state, _, err := w.up.Recorded(f.key)
+	require.NoError(t, err)
+	require.Equal(t, uploader.StateWriting, state)
+	require.Empty(t, w.mem.Files())
+	require.NoError(t, g.commit())
+	w.uploaded("f")
+	require.Len(t, w.mem.Files(), 1)
+}
+
+func TestACloseThatWaitsForContentNobodyElseWillCloseAgain(t *testing.T) {
+	for name, last := range map[string]func(*file){
+		"the other handle is released":       func(f *file) { f.close() },
+		"a duplicate of the other is closed": func(f *file) { f.SendFull() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+			f, g := w.openFile("f"), w.openFile("f")
+			f.replace(data(2*chunk, 1))
+			done := f.committing()
+			gate.Await(t, 1)
+			g.writeAt(0, []byte("a store through a mapping, after its close"))
+			gate.Open()
+			last(g)
+			require.NoError(t, done.await(t))
+			w.uploaded("f")
+		})
+	}
+}
+
+func TestEmptyFilesStayHere(t *testing.T) {
+	w := newWorld(t)
+	f := w.openFile("f")
+	require.NoError(t, f.commit())
+	f.close()
+	require.Equal(t, uploader.StateEmpty, w.status("f").State)
+	require.NoError(t, w.put("g", nil))
+	require.Equal(t, uploader.StateEmpty, w.status("g").State)
+	require.Empty(t, w.mem.Counts().Calls)
+	w.idle(0)
+
+	require.NoError(t, w.put("g", data(1, 1)))
+	w.uploaded("g")
+	require.NoError(t, w.put("g", nil))
+	st := w.noResult("g")
+	require.Equal(t, uploader.StateEmpty, st.State)
+	require.Len(t, st.Superseded, 1)
+}
+
+func TestLargerThanTheLargestUpload(t *testing.T) {
+	w := newWorld(t, func(o *uploader.Options) { o.PartSize = uploader.MaxPart })
+	f := w.openFile("f")
+	f.truncate(uploader.MaxUpload + 1)
+	err := f.commit()
+	require.Equal(t, uploader.TooLarge, uploader.KindOf(err))
+	require.Equal(t, uploader.StateFailed, w.status("f").State)
+	require.Contains(t, w.status("f").Error, "8 GiB")
+	require.Equal(t, uploader.TooLarge, uploader.KindOf(f.Err()), "it stands")
+	require.Empty(t, w.mem.Counts().Calls)
+	f.replace(data(10, 1))
+	require.NoError(t, f.commit())
+	require.Equal(t, uploader.StateCompleted, w.status("f").State)
+}
+
+func TestAWriteFarAwayCostsNothing(t *testing.T) {
+	w := newWorld(t)
+	f := w.openFile("f")
+	f.writeAt(0, data(10, 1))
+	f.failWrite(math.MaxInt64-4096, 4096, 0, os.ErrInvalid)
+	require.Equal(t, uploader.Damaged, uploader.KindOf(f.commit()))
+	f.truncate(10) // takes away what is missing far beyond
+	require.NoError(t, f.Lost())
+	require.NoError(t, f.commit())
+	w.uploaded("f")
+}
+
+func TestLateChangesAfterTheUnmount(t *testing.T) {
+	w := newWorld(t)
+	require.NoError(t, w.put("done", data(10, 1)))
+	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	f, g, d := w.openFile("f"), w.openFile("g"), w.openFile("done")
+	f.replace(data(3*chunk, 1))
+	g.replace(data(3*chunk, 1))
+	waiting := f.committing()
+	gate.Await(t, 1)
+	w.stop()
+	require.Equal(t, uploader.Stopped, uploader.KindOf(waiting.await(t)))
+
+	// A detached mount still serves what is open.
+	g.writeAt(0, []byte("kept, and interrupted at the next mount"))
+	_, err := d.Write(0, 1, func() (int64, error) { t.Error("nobody will know of it"); return 0, nil })
+	require.Equal(t, uploader.Stopped, uploader.KindOf(err))
+	require.Equal(t, uploader.Stopped, uploader.KindOf(g.commit()))
+	g.CommitLater()
+	g.SendFull()
+	for _, h := range []*file{f, g, d} {
+		h.close()
+	}
+	w.log.forgive() // the journal is closed
+	gate.Open()
+	w.start()
+	w.settle()
+	w.uploaded("f")
+	w.uploaded("done")
+	require.Equal(t, uploader.StateInterrupted, w.noResult("g").State)
+	require.NoError(t, w.up.Retry("g"))
+	w.settle()
+	w.uploaded("g")
+}
+
+func TestTheNameAndTheAttributesAreThoseAtCreate(t *testing.T) {
+	w := newWorld(t)
+	gate := w.mem.Hold(uploadertest.OpCreate, uploadertest.Before)
+	f := w.openFile("a.jsonl")
+	f.replace(data(10, 1))
+	done := f.committing()
+	gate.Await(t, 1)
+	require.NoError(t, os.Rename(w.path("a.jsonl"), w.path("b.txt")))
+	w.up.Renamed("a.jsonl", "b.txt", f.key, false)
+	gate.Open()
+	require.NoError(t, done.await(t))
+	st := w.uploaded("b.txt")
+	require.Equal(t, "a.jsonl", st.Filename)
+	require.Equal(t, "text/jsonl", st.MimeType)
+	require.Equal(t, "b.txt", st.Path)
+	require.Equal(t, "a.jsonl", w.mem.Files()[0].Filename)
+	require.True(t, strings.HasPrefix(st.UploadID, "upload_"))
+}

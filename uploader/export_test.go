@@ -1,0 +1,62 @@
+package uploader
+
+import (
+	"context"
+
+	"uploadfs/uploader/backing"
+)
+
+// ClockSkew is by how much the API's clock may be behind ours.
+const ClockSkew = clockSkew
+
+// Sessions is how many sessions are in the table.
+func (u *Uploader) Sessions() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return len(u.sessions)
+}
+
+// AwaitSessions waits until the table has n sessions, or ctx ends.
+func (u *Uploader) AwaitSessions(ctx context.Context, n int) bool {
+	for {
+		u.mu.Lock()
+		changed, now := u.changed, len(u.sessions)
+		u.mu.Unlock()
+		if now == n {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// Recorded is the state of a file in the journal, "" if it has none, and whether
+// it is recorded as open.
+func (u *Uploader) Recorded(key backing.Key) (state State, open bool, err error) {
+	r, err := u.journal.get(key)
+	if r == nil || err != nil {
+		return "", false, err
+	}
+	return r.state, r.open, nil
+}
+
+// Completing reports whether the journal says that Complete was called for the
+// file and its answer is not known.
+func (u *Uploader) Completing(key backing.Key) bool {
+	r, err := u.journal.get(key)
+	return err == nil && r != nil && r.completing
+}
+
+// RefuseRecords makes every change of the journal fail, and Accept ends that.
+func (u *Uploader) RefuseRecords() error { return u.pragma("PRAGMA query_only = 1") }
+
+// AcceptRecords ends RefuseRecords.
+func (u *Uploader) AcceptRecords() error { return u.pragma("PRAGMA query_only = 0") }
+
+func (u *Uploader) pragma(query string) error {
+	_, err := u.journal.write.Exec(query)
+	return err
+}
