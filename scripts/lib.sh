@@ -17,7 +17,7 @@ run() {
 	"$@"
 }
 
-packages=() # what install has to install
+packages=() # what is missing
 
 # need COMMAND PACKAGE... asks for packages if there is no such command.
 need() {
@@ -32,9 +32,9 @@ need_base() {
 	need getfattr attr
 }
 
-# install says what is missing and installs it, or says who could.
-install() {
-	local list sudo=()
+# install_missing says what is missing and installs it, or says who could.
+install_missing() {
+	local list log sudo=()
 	((${#packages[@]})) || return 0
 	mapfile -t list < <(printf '%s\n' "${packages[@]}" | sort -u)
 	command -v apt-get >/dev/null ||
@@ -44,10 +44,17 @@ install() {
 		sudo=(sudo)
 	fi
 	echo "Missing here, and installed now: ${list[*]}"
-	run "${sudo[@]}" apt-get -qq update || echo "no new package lists; the old ones may do"
-	run "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-		apt-get -qq -o Dpkg::Use-Pty=0 install -y --no-install-recommends "${list[@]}" </dev/null ||
+	log=$(mktemp)
+	printf '\n$ %s\n' "${sudo[*]}${sudo:+ }apt-get install ${list[*]}"
+	# Without new lists the old ones may do.
+	"${sudo[@]}" apt-get -qq update >"$log" 2>&1 || cat "$log"
+	"${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+		apt-get -qq install -y --no-install-recommends "${list[@]}" </dev/null >"$log" 2>&1 || {
+		cat "$log"
+		rm "$log"
 		die "apt-get could not install ${list[*]}: see above, and start again"
+	}
+	rm "$log"
 	echo
 }
 

@@ -173,11 +173,7 @@ func (u *Uploader) Attr(st *Status, rel, name string) (value string, ok bool) {
 	case "error":
 		value = st.Error
 	case AttrInfo:
-		b, err := json.Marshal(st)
-		if err != nil {
-			return "", false
-		}
-		value = string(b)
+		value = st.json()
 	default:
 		n, found := strings.CutPrefix(name, "part.")
 		i, err := strconv.Atoi(n)
@@ -187,6 +183,25 @@ func (u *Uploader) Attr(st *Status, rel, name string) (value string, ok bool) {
 		value = st.PartAt(i)
 	}
 	return value, value != ""
+}
+
+// maxAttr is the most that the kernel takes for the value of an extended
+// attribute, in bytes.
+const maxAttr = 64 << 10
+
+// json is the status as one object. The part IDs, of which an Upload can have a
+// thousand, are left out where they would not fit; part.N still has them.
+func (s *Status) json() string {
+	b, err := json.Marshal(s)
+	if err == nil && len(b) > maxAttr {
+		short := *s
+		short.PartIDs = nil
+		b, err = json.Marshal(&short)
+	}
+	if err != nil {
+		return ""
+	}
+	return string(b)
 }
 
 // ListAttrs names those of our attributes, without the prefix, that have a

@@ -163,6 +163,9 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if s.u.opts.PartSize == 0 {
+		x.divide(int64(s.u.opts.Parallel))
+	}
 	sum := s.sumUp(known)
 	defer sum.stop()
 	s.pump()

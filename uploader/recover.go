@@ -204,15 +204,5 @@ func (s *session) reuse() {
 	spec, created, parts := s.rec.spec, s.rec.created, s.rec.parts
 	x := s.newTransfer(spec.Bytes)
 	x.declared(spec, up, created)
-	known := map[int64]partRecord{}
-	for _, p := range parts {
-		known[p.off] = p
-	}
-	for _, p := range x.parts {
-		if k, ok := known[p.off]; ok && k.n == p.n {
-			p.id, p.crc = k.id, k.crc
-			delete(known, p.off)
-		}
-	}
-	x.replaced = len(known)
+	x.resumed(parts, s.u.chunk)
 }

@@ -59,9 +59,7 @@ func (s *session) newTransfer(size int64) *transfer {
 	x.life, x.giveUp = context.WithCancelCause(s.u.ctx)
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
 	x.spec.Bytes = size
-	for off := int64(0); off < size; off += s.u.chunk {
-		x.parts = append(x.parts, &part{off: off, n: min(s.u.chunk, size-off)})
-	}
+	x.parts = cut(0, size, s.u.chunk)
 	s.xfer = x
 	return x
 }
