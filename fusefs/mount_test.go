@@ -46,7 +46,8 @@ func newMount(t *testing.T, options ...string) *testMount {
 		options = append(options, "allow_other")
 	}
 	cmd := exec.Command("/proc/self/exe", append([]string{m.state, m.dir}, options...)...)
-	cmd.Env = append(os.Environ(), "FUSEFS_TEST_HELPER=serve")
+	// The race detector sleeps for a second at the end of every process.
+	cmd.Env = append(os.Environ(), "FUSEFS_TEST_HELPER=serve", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	var err error
 	m.in, err = cmd.StdinPipe()

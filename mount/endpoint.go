@@ -31,13 +31,18 @@ func (e Endpoint) String() string {
 	return s
 }
 
-// endpoint says where this configuration uploads to. Spellings of one URL are
-// one endpoint; a URL that is none is refused later, by whoever talks to it.
+// endpoint says where this configuration uploads to.
 func (c *Config) endpoint() Endpoint {
 	if c.Embedded {
 		return Endpoint{}
 	}
-	base := c.BaseURL
+	return NewEndpoint(c.BaseURL, c.Organization, c.Project)
+}
+
+// NewEndpoint is the endpoint behind a base URL, "" for the official one.
+// Spellings of one URL are one endpoint; a URL that is none is refused later, by
+// whoever talks to it.
+func NewEndpoint(base, organization, project string) Endpoint {
 	if base == "" {
 		base = openaiapi.DefaultBaseURL
 	}
@@ -46,7 +51,7 @@ func (c *Config) endpoint() Endpoint {
 		u.User = nil
 		base = u.String()
 	}
-	return Endpoint{BaseURL: strings.TrimRight(base, "/"), Organization: c.Organization, Project: c.Project}
+	return Endpoint{BaseURL: strings.TrimRight(base, "/"), Organization: organization, Project: project}
 }
 
 // maxKeyFile is far above any key, and below what a wrong path could cost.
@@ -61,17 +66,23 @@ func (c *Config) key() (openaiapi.KeySource, error) {
 		}
 		return openaiapi.StaticKey(string(c.APIKey)), nil
 	}
+	return KeyFile(c.APIKeyFile)
+}
+
+// KeyFile is the key in a file, as it is whenever it is asked for. The error says
+// what is wrong with the file now.
+func KeyFile(name string) (openaiapi.KeySource, error) {
 	read := func() (string, error) {
-		fi, err := os.Stat(c.APIKeyFile)
+		fi, err := os.Stat(name)
 		if err != nil {
 			return "", err
 		}
 		if fi.Size() > maxKeyFile {
-			return "", fmt.Errorf("%s is no key file: it has %d bytes", c.APIKeyFile, fi.Size())
+			return "", fmt.Errorf("%s is no key file: it has %d bytes", name, fi.Size())
 		}
-		b, err := os.ReadFile(c.APIKeyFile)
+		b, err := os.ReadFile(name)
 		if err == nil && strings.TrimSpace(string(b)) == "" {
-			err = fmt.Errorf("%s is empty: write the API key into it", c.APIKeyFile)
+			err = fmt.Errorf("%s is empty: write the API key into it", name)
 		}
 		return string(b), err
 	}

@@ -126,6 +126,7 @@ func (s *session) sawChange() {
 		s.u.log.Error("not recorded", "path", s.rec.path, "state", StateWriting, "error", err)
 	}
 	s.content.gen++
+	s.cond.Broadcast() // a commit under way is of another content now
 }
 
 // changedByUs brings the looks up to date after a change that went through the

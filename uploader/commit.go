@@ -82,8 +82,10 @@ func (s *session) commit(target uint64) error {
 	}
 	for expired, listedOnly := 0, false; ; {
 		md5, err := s.transferAll(target)
+		known := true // that there is no File of it yet
 		if err == nil {
 			err = s.conclude(target, md5)
+			known = !errors.Is(err, ErrOutcomeUnknown)
 		}
 		if err == nil {
 			return nil
@@ -100,7 +102,7 @@ func (s *session) commit(target uint64) error {
 		case KindOf(err) == Gone:
 			s.dropTransfer(err)
 			return &Error{Op: "upload", Kind: Refused, Err: err, Message: s.tooSlow(err)}
-		case KindOf(err) == Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly && !errors.Is(err, ErrOutcomeUnknown):
+		case KindOf(err) == Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly && known:
 			// Perhaps the API counts parts that are not listed: once
 			// more, with an Upload that has no others.
 			listedOnly = true
@@ -241,9 +243,13 @@ func (s *session) conclude(target uint64, md5 string) error {
 		s.finish(target, x, file, md5)
 		return nil
 	}
-	if s.xfer == x && s.content.gen == target {
-		s.rec.completing = errors.Is(err, ErrOutcomeUnknown)
+	unknown := errors.Is(err, ErrOutcomeUnknown)
+	switch {
+	case s.xfer == x && s.content.gen == target:
+		s.rec.completing = unknown
 		s.save()
+	case unknown:
+		x.end(err) // it may take no more parts
 	}
 	return why(x.life, err)
 }

@@ -144,7 +144,7 @@ func TestPartsShowAsTheyAreAcknowledged(t *testing.T) {
 		require.Eventually(t, func() bool {
 			st = w.status("f")
 			return st.Acked == i && st.Total == 3
-		}, patience, time.Millisecond)
+		}, patience, tick)
 		require.EqualValues(t, i*chunk, st.BytesSent)
 		require.Len(t, st.PartIDs, i)
 		require.Equal(t, i > 0, st.PartAt(0) != "")
@@ -412,7 +412,6 @@ func TestLateChangesAfterTheUnmount(t *testing.T) {
 	for _, h := range []*file{f, g, d} {
 		h.close()
 	}
-	w.log.forgive() // the journal is closed
 	gate.Open()
 	w.start()
 	w.settle()

@@ -25,6 +25,9 @@ import (
 // chunk is the part size of the tests, in bytes.
 const chunk = 1 << 10
 
+// tick is how often a test looks whether it has happened.
+const tick = time.Millisecond
+
 // patience is how long a test waits for what must happen.
 const patience = 20 * time.Second
 
@@ -410,3 +413,8 @@ func (w *world) unnamed() *file {
 
 // procName is a path that leads to the file behind a descriptor.
 func procName(f *os.File) string { return fmt.Sprintf("/proc/self/fd/%d", f.Fd()) }
+
+// timeout is the context of whatever must end soon.
+func timeout() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}

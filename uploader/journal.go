@@ -126,7 +126,9 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 	dsn := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(name) +
 		"?_pragma=busy_timeout(10000)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(0)"
 	j := &journal{log: log, wake: make(chan struct{}, 1)}
-	if j.write, err = sql.Open("sqlite", dsn); err != nil {
+	// A transaction that reads first could not begin to write after another
+	// process has written meanwhile, so it is a writer from its start.
+	if j.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
 		return nil, fmt.Errorf("journal %s: %w", name, err)
 	}
 	j.write.SetMaxOpenConns(1)
@@ -231,9 +233,36 @@ func (j *journal) put(r *record) error {
 		r.fileID, r.md5, r.err, int(r.kind), string(superseded))
 }
 
-// exec makes one change of the database.
+// step is one statement of a change.
+type step struct {
+	query string
+	args  []any
+}
+
+// exec is a change of one step.
 func (j *journal) exec(query string, args ...any) error {
-	if _, err := j.write.Exec(query, args...); err != nil {
+	_, err := j.write.Exec(query, args...)
+	return j.wrote(err)
+}
+
+// change makes all of the steps or none.
+func (j *journal) change(steps ...step) error {
+	tx, err := j.write.Begin()
+	if err != nil {
+		return journalError(err)
+	}
+	defer tx.Rollback()
+	for _, s := range steps {
+		if _, err := tx.Exec(s.query, s.args...); err != nil {
+			return journalError(err)
+		}
+	}
+	return j.wrote(tx.Commit())
+}
+
+// wrote counts a change, which has ended with err.
+func (j *journal) wrote(err error) error {
+	if err != nil {
 		return journalError(err)
 	}
 	if j.writes.Add(1)%walWrites == 0 {
@@ -242,10 +271,13 @@ func (j *journal) exec(query string, args ...any) error {
 	return nil
 }
 
-// putPart adds an acknowledged part, in the place of an earlier one at its offset.
+// putPart adds an acknowledged part, in the place of earlier ones that it
+// overlaps: they may have been cut differently.
 func (j *journal) putPart(key backing.Key, p partRecord) error {
-	return j.exec(`INSERT OR REPLACE INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
-		int64(key.Ino), key.Birth, p.off, p.n, int64(p.crc), p.id)
+	return j.change(
+		step{`DELETE FROM parts WHERE ino=? AND birth=? AND off<? AND off+len>?`, []any{int64(key.Ino), key.Birth, p.off + p.n, p.off}},
+		step{`INSERT INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
+			[]any{int64(key.Ino), key.Birth, p.off, p.n, int64(p.crc), p.id}})
 }
 
 // dropParts forgets the parts of a file, whose Upload has ended.
@@ -255,29 +287,20 @@ func (j *journal) dropParts(key backing.Key) error {
 
 // delete forgets a file, but not which Files were its own.
 func (j *journal) delete(key backing.Key) error {
-	tx, err := j.write.Begin()
-	if err != nil {
-		return journalError(err)
-	}
-	defer tx.Rollback()
 	ino, now := int64(key.Ino), time.Now().UnixNano()
-	for _, step := range []struct {
-		query string
-		args  []any
-	}{
-		{`INSERT OR IGNORE INTO disowned SELECT file_id, ? FROM files WHERE ino=? AND birth=? AND file_id <> ''`, []any{now, ino, key.Birth}},
-		{`INSERT OR IGNORE INTO disowned SELECT value, ? FROM files, json_each(superseded) WHERE ino=? AND birth=?`, []any{now, ino, key.Birth}},
-		{`DELETE FROM files WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
-		{`DELETE FROM parts WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
-	} {
-		if _, err := tx.Exec(step.query, step.args...); err != nil {
-			return journalError(err)
-		}
+	return j.change(
+		step{`INSERT OR IGNORE INTO disowned SELECT file_id, ? FROM files WHERE ino=? AND birth=? AND file_id <> ''`, []any{now, ino, key.Birth}},
+		step{`INSERT OR IGNORE INTO disowned SELECT value, ? FROM files, json_each(superseded) WHERE ino=? AND birth=?`, []any{now, ino, key.Birth}},
+		step{`DELETE FROM files WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
+		step{`DELETE FROM parts WHERE ino=? AND birth=?`, []any{ino, key.Birth}})
+}
+
+// forget deletes the records whose state is older than that, with their parts.
+func (j *journal) forget(before time.Time) error {
+	if err := j.exec(`DELETE FROM files WHERE since < ?`, before.UnixNano()); err != nil {
+		return err
 	}
-	if err := tx.Commit(); err != nil {
-		return journalError(err)
-	}
-	return nil
+	return j.exec(`DELETE FROM parts WHERE NOT EXISTS (SELECT 1 FROM files WHERE files.ino = parts.ino AND files.birth = parts.birth)`)
 }
 
 // disown remembers the File of a file that is gone.

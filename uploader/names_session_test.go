@@ -73,17 +73,16 @@ func TestAHeldFileThatNobodyRenames(t *testing.T) {
 }
 
 func TestAHeldFileThatIsOpenAgainIsNotSent(t *testing.T) {
-	w := newWorld(t, names(uploader.NamePolicy{HoldFor: 20 * time.Millisecond}))
+	w := newWorld(t, patient)
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	g := w.openFile("f.tmp")
-	if w.status("f.tmp").State == uploader.StateHeld {
-		select { // longer than it would be held
-		case <-time.After(60 * time.Millisecond):
-		}
-		require.Equal(t, uploader.StateHeld, w.status("f.tmp").State)
-	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	require.Equal(t, []string{"f.tmp"}, w.up.Drain(ended))
+	require.Equal(t, uploader.StateHeld, w.status("f.tmp").State)
 	g.close()
-	w.idle(0)
+	require.Equal(t, []string{"f.tmp"}, w.up.Drain(ended))
+	w.settle()
 	w.uploaded("f.tmp")
 }
 
@@ -335,22 +334,6 @@ func TestTheUploadOfARemovedFileIsCancelled(t *testing.T) {
 	f.close()
 	w.idle(0)
 	require.Empty(t, w.deleted(), "a deleted file's pages are kept")
-}
-
-func TestTheFileOfARemovedFileIsNobodyElses(t *testing.T) {
-	w := newWorld(t)
-	// Complete is carried out, and its answer comes after the file is gone.
-	gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
-	f := w.openFile("f")
-	f.replace(data(chunk, 1))
-	done := f.committing()
-	gate.Await(t, 1)
-	w.remove("f")
-	require.Equal(t, uploader.Removed, uploader.KindOf(done.await(t)))
-	gate.Open()
-	f.close()
-	w.idle(0)
-	require.Len(t, w.mem.Files(), 1, "no File is ever deleted")
 }
 
 func TestRemovedWithoutASession(t *testing.T) {

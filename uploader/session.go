@@ -42,6 +42,8 @@ type session struct {
 	held    *time.Timer      // sends a held file that nobody renames
 	waiters map[*waiter]bool // closes that wait for a commit
 
+	put *Spec // what a file without a tree is declared as; else nil, and its attributes say
+
 	sight   *sight // of a blind session, whose writes the kernel makes by itself; else nil
 	watched bool   // watch is at work
 

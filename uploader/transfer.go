@@ -229,7 +229,7 @@ func (s *session) declare(x *transfer) error {
 	if id != "" {
 		return nil
 	}
-	spec := s.u.spec(path, x.spec.Bytes)
+	spec := s.declaration(path, x.spec.Bytes)
 	if err := s.u.acquire(x.ctx); err != nil {
 		return err
 	}

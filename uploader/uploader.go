@@ -58,7 +58,7 @@ const commitsPerSlot = 4
 // have defaults.
 type Options struct {
 	Backend      Backend       // with retrying; see package retry
-	Tree         *backing.Tree // stays the caller's
+	Tree         *backing.Tree // stays the caller's; nil for an Uploader that only puts, see OpenPut
 	StateDir     string        // the journal lives there
 	PartSize     int64         // bytes of a chunk; 0 is auto: as large as can be, at the end so that all slots are busy
 	Parallel     int           // API calls under way over all files
@@ -131,7 +131,12 @@ func Open(o Options) (*Uploader, error) {
 	if u.journal, err = openJournal(o.StateDir, o.Logger); err != nil {
 		return nil, err
 	}
-	if err := u.recover(); err != nil {
+	if o.Tree == nil {
+		err = u.journal.forget(time.Now().Add(-putRemembered))
+	} else {
+		err = u.recover()
+	}
+	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	return u, nil
@@ -216,7 +221,8 @@ func (u *Uploader) unpin(s *session) {
 	s.pinned--
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pinned == 0 && s.idle() {
+	// It may have left already, and another have come for the same file.
+	if s.pinned == 0 && s.idle() && u.sessions[s.key] == s {
 		delete(u.sessions, s.key)
 	}
 	close(u.changed)

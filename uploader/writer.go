@@ -316,6 +316,8 @@ func (w *Writer) Close() {
 	switch {
 	case s.gone:
 		s.dropTransfer(errGone)
+	case s.u.ctx.Err() != nil:
+		// The journal is closed; to the next daemon it was open to the end.
 	case s.sight != nil:
 		s.save()
 		s.outlive()

@@ -129,18 +129,9 @@ func (b *Backend) Close() {
 
 // Create implements [uploader.Backend].
 func (b *Backend) Create(ctx context.Context, spec uploader.Spec) (uploader.Upload, error) {
-	params := openai.UploadNewParams{
-		Bytes:    spec.Bytes,
-		Filename: spec.Filename,
-		MimeType: spec.MimeType,
-		Purpose:  openai.FilePurpose(spec.Purpose),
-	}
-	if spec.Expires != 0 {
-		params.ExpiresAfter.Seconds = int64(spec.Expires / time.Second)
-	}
 	var upload uploader.Upload
 	err := b.do(ctx, call{op: opCreate, stall: b.cfg.Stall}, func(ctx context.Context, opts ...option.RequestOption) error {
-		res, err := b.uploads.New(ctx, params, opts...)
+		res, err := b.uploads.New(ctx, createParams(spec), opts...)
 		if err != nil {
 			return err
 		}
@@ -187,14 +178,10 @@ func (b *Backend) AddPart(ctx context.Context, uploadID string, body *io.Section
 // Complete implements [uploader.Backend]. An error that says that the Upload was
 // completed before has [uploader.ErrOutcomeUnknown] in its chain.
 func (b *Backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (uploader.File, error) {
-	params := openai.UploadCompleteParams{PartIDs: partIDs}
-	if md5 != "" {
-		params.Md5 = openai.String(md5)
-	}
 	var file uploader.File
 	c := call{op: opComplete, uploadID: uploadID, stall: b.cfg.CompleteStall}
 	err := b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
-		res, err := b.uploads.Complete(ctx, uploadID, params, opts...)
+		res, err := b.uploads.Complete(ctx, uploadID, completeParams(partIDs, md5), opts...)
 		if err != nil {
 			return err
 		}

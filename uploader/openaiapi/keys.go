@@ -18,6 +18,11 @@ func StaticKey(key string) KeySource {
 	return func() (string, error) { return key, nil }
 }
 
+// minSecret is the length from which on a key is one. A shorter one is a
+// placeholder, for a server that checks none: it would be found in many words
+// that have nothing to do with it, IDs among them.
+const minSecret = 8
+
 // keyring holds the key in use. It may be used concurrently.
 type keyring struct {
 	source KeySource // nil: the key is final
@@ -56,7 +61,7 @@ func (k *keyring) read() (string, error) {
 // use makes key the current one. Callers hold mu, or are alone.
 func (k *keyring) use(key string) {
 	k.key = key
-	if key != "" {
+	if len(key) >= minSecret {
 		k.seen = append(k.seen, key)
 	}
 }

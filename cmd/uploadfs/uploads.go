@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"uploadfs/uploader"
+	"uploadfs/uploader/openaiapi"
+)
+
+// The raw calls: each is one request, and prints what was answered. Their names
+// and flags are those of the official CLI, so that a line written for one works
+// with the other.
+
+func uploadsCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "uploads",
+		Short: "make a call of the Uploads API: create, complete, cancel",
+		Long: `Makes one call of the Uploads API and prints the JSON that it answers, on one line.
+Nothing is retried. Names and flags are those of the official CLI; parts are added
+with uploadfs uploads:parts create.`,
+		Args: takes(0, 0, "use uploads create, uploads complete or uploads cancel"),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(uploadsCreate(), uploadsComplete(), uploadsCancel())
+	return cmd
+}
+
+// rawCall turns a call into what a command does: with a client of the flags, and
+// the answer printed.
+func rawCall(flags *clientFlags, needs []string, call func(cmd *cobra.Command, api openaiapi.Raw) (string, error)) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		if err := required(cmd, needs...); err != nil {
+			return err
+		}
+		config, err := flags.config(cmd, 1)
+		if err != nil {
+			return err
+		}
+		client, err := openaiapi.New(config)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		answer, err := call(cmd, client.Raw())
+		if err != nil {
+			return err
+		}
+		return printJSON(cmd.OutOrStdout(), answer)
+	}
+}
+
+// printJSON prints an answer as it came, but on one line.
+func printJSON(w io.Writer, answer string) error {
+	var line bytes.Buffer
+	if strings.ContainsAny(answer, "\r\n") {
+		if err := json.Compact(&line, []byte(answer)); err != nil {
+			return fmt.Errorf("the answer is no JSON: %w", err)
+		}
+	} else {
+		line.WriteString(answer)
+	}
+	line.WriteByte('\n')
+	_, err := w.Write(line.Bytes())
+	return err
+}
+
+// rawFlags adds the flags that all raw calls have.
+func rawFlags(cmd *cobra.Command, flags *clientFlags) *cobra.Command {
+	flags.add(cmd.Flags())
+	flags.keyFlag(cmd.Flags())
+	return cmd
+}
+
+func uploadsCreate() *cobra.Command {
+	var flags clientFlags
+	var spec uploader.Spec
+	var anchor string
+	var seconds int64
+	cmd := &cobra.Command{
+		Use:     "create --bytes N --filename F --mime-type M --purpose P",
+		Short:   "declare an Upload",
+		Example: `  uploadfs uploads create --bytes 2147483648 --filename train.jsonl --mime-type text/jsonl --purpose fine-tune`,
+		Args:    takes(0, 0, "everything is given with flags"),
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.Int64Var(&spec.Bytes, "bytes", 0, "the exact size of the File, in bytes")
+	f.StringVar(&spec.Filename, "filename", "", "the `NAME` of the File")
+	f.StringVar(&spec.MimeType, "mime-type", "", "its MIME `TYPE`")
+	f.StringVar(&spec.Purpose, "purpose", "", "its `PURPOSE`: "+strings.Join(uploader.Purposes, ", "))
+	f.StringVar(&anchor, "expires-after.anchor", "", "what the lifetime of the File counts from: created_at")
+	f.Int64Var(&seconds, "expires-after.seconds", 0, fmt.Sprintf("the lifetime of the File, %d to %d seconds", uploader.MinExpires, uploader.MaxExpires))
+	cmd.RunE = rawCall(&flags, []string{"bytes", "filename", "mime-type", "purpose"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
+		switch {
+		case anchor != "" && anchor != "created_at":
+			return "", usage(cmd, fmt.Errorf("expires-after.anchor %q: the API knows only created_at", anchor))
+		case anchor != "" && !f.Changed("expires-after.seconds"):
+			return "", usage(cmd, errors.New("give --expires-after.seconds with --expires-after.anchor"))
+		case f.Changed("expires-after.seconds") && (seconds < uploader.MinExpires || seconds > uploader.MaxExpires):
+			return "", usage(cmd, fmt.Errorf("expires-after.seconds %d: give %d to %d", seconds, uploader.MinExpires, uploader.MaxExpires))
+		}
+		spec.Expires = time.Duration(seconds) * time.Second
+		return api.Create(cmd.Context(), spec)
+	})
+	return rawFlags(cmd, &flags)
+}
+
+func uploadsComplete() *cobra.Command {
+	var flags clientFlags
+	var id, md5 string
+	var parts []string
+	cmd := &cobra.Command{
+		Use:   "complete --upload-id U --part-id A [--part-id B]...",
+		Short: "make the File out of the parts, in the order given",
+		Args:  takes(0, 0, "everything is given with flags"),
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&id, "upload-id", "", "the `ID` of the Upload")
+	f.StringArrayVar(&parts, "part-id", nil, "the `ID` of the next part, in file order; repeatable")
+	f.StringVar(&md5, "md5", "", "the MD5 of the whole content, in `HEX`, for the API to compare")
+	cmd.RunE = rawCall(&flags, []string{"upload-id", "part-id"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
+		return api.Complete(cmd.Context(), id, parts, md5)
+	})
+	return rawFlags(cmd, &flags)
+}
+
+func uploadsCancel() *cobra.Command {
+	var flags clientFlags
+	var id string
+	cmd := &cobra.Command{
+		Use:   "cancel --upload-id U",
+		Short: "end an Upload without a File",
+		Args:  takes(0, 0, "everything is given with flags"),
+	}
+	cmd.Flags().SortFlags = false
+	cmd.Flags().StringVar(&id, "upload-id", "", "the `ID` of the Upload")
+	cmd.RunE = rawCall(&flags, []string{"upload-id"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
+		return api.Cancel(cmd.Context(), id)
+	})
+	return rawFlags(cmd, &flags)
+}

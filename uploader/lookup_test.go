@@ -1,0 +1,290 @@
+package uploader_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader"
+	"uploadfs/uploader/retry"
+	"uploadfs/uploader/uploadertest"
+)
+
+func TestTheAnswerToCompleteIsLost(t *testing.T) {
+	t.Run("it was not carried out", func(t *testing.T) {
+		w := newWorld(t)
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+		require.NoError(t, w.put("f", data(3*chunk, 1)))
+		w.uploaded("f")
+		require.Equal(t, 2, w.mem.Counts().Calls[uploadertest.OpComplete])
+		require.Len(t, w.mem.Files(), 1)
+	})
+	t.Run("it was carried out", func(t *testing.T) {
+		w := newWorld(t)
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
+		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.ServerError())
+		require.NoError(t, w.put("f", data(3*chunk, 1)))
+		w.uploaded("f")
+		require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
+		require.Len(t, w.mem.Files(), 1)
+	})
+	t.Run("several could be the result", func(t *testing.T) {
+		w := newWorld(t)
+		strangers := w.stranger("f", data(3*chunk, 9))
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
+		err := w.put("f", data(3*chunk, 1))
+		require.Equal(t, uploader.Refused, uploader.KindOf(err))
+		st := w.noResult("f")
+		require.Equal(t, uploader.StateFailed, st.State)
+		require.Contains(t, st.Error, strangers.ID)
+		require.Contains(t, st.Error, w.mem.Files()[1].ID)
+		// It stays unknown, so a retry looks first.
+		require.NoError(t, w.up.Retry("f"))
+		w.settle()
+		require.Equal(t, uploader.StateFailed, w.status("f").State)
+		w.remount()
+		w.settle()
+		require.Equal(t, uploader.StateFailed, w.status("f").State)
+		require.Equal(t, 2, w.mem.Counts().Calls[uploadertest.OpComplete], "the stranger's and ours")
+		require.Len(t, w.mem.Files(), 2)
+	})
+	t.Run("nobody may look", func(t *testing.T) {
+		w := newWorld(t)
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
+		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.Denied())
+		require.Equal(t, uploader.Denied, uploader.KindOf(w.put("f", data(3*chunk, 1))))
+		require.True(t, w.up.Completing(w.key("f")))
+		require.NoError(t, w.up.Retry("f"))
+		w.settle()
+		w.uploaded("f")
+		require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
+	})
+}
+
+// stranger is a File that somebody else has uploaded.
+func (w *world) stranger(name string, content []byte) uploader.File {
+	w.t.Helper()
+	ctx := context.Background()
+	up, err := w.mem.Create(ctx, uploader.Spec{Filename: name, Purpose: uploader.DefaultPurpose, MimeType: "text/plain", Bytes: int64(len(content))})
+	require.NoError(w.t, err)
+	id, err := w.mem.AddPart(ctx, up.ID, section(content))
+	require.NoError(w.t, err)
+	file, err := w.mem.Complete(ctx, up.ID, []string{id}, "")
+	require.NoError(w.t, err)
+	return file
+}
+
+func section(content []byte) *io.SectionReader {
+	return io.NewSectionReader(bytes.NewReader(content), 0, int64(len(content)))
+}
+
+func TestALostAnswerIsNeverAnotherContentsFile(t *testing.T) {
+	// Each of these leaves a File of the same name, size and purpose behind,
+	// made a moment ago.
+	for name, before := range map[string]func(*world){
+		"of another file": func(w *world) {
+			require.NoError(t, os.Mkdir(w.path("d"), 0o700))
+			require.NoError(t, w.put("d/f", data(3*chunk, 1)))
+		},
+		"of its own earlier content": func(w *world) {
+			require.NoError(t, w.put("f", data(3*chunk, 1)))
+		},
+		"of a removed file": func(w *world) {
+			require.NoError(t, w.put("f", data(3*chunk, 1)))
+			w.remove("f")
+		},
+		"of the earlier content of a removed file": func(w *world) {
+			require.NoError(t, w.put("f", data(3*chunk, 1)))
+			require.NoError(t, w.put("f", data(2*chunk, 1)))
+			w.remove("f")
+		},
+		"of a file that was removed before the last mount": func(w *world) {
+			require.NoError(t, w.put("f", data(3*chunk, 1)))
+			w.remove("f")
+			w.remount()
+		},
+		"of a file that was removed behind the mount": func(w *world) {
+			require.NoError(t, w.put("f", data(3*chunk, 1)))
+			w.stop()
+			require.NoError(t, os.Remove(w.path("f")))
+			w.start()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			before(w)
+			w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+			require.NoError(t, w.put("f", data(3*chunk, 2)))
+			w.uploaded("f")
+		})
+	}
+}
+
+// deaf completes whatever happens to the context, as an API does whose answer
+// arrives at the same moment.
+type deaf struct{ uploader.Backend }
+
+func (d deaf) Complete(ctx context.Context, id string, parts []string, md5 string) (uploader.File, error) {
+	return d.Backend.Complete(context.WithoutCancel(ctx), id, parts, md5)
+}
+
+func TestCompletedAlthoughItWasGivenUp(t *testing.T) {
+	for name, giveUp := range map[string]func(*world, *file){
+		"removed": func(w *world, f *file) { w.remove("f"); f.close() },
+		"emptied": func(w *world, f *file) { f.truncate(0); f.CommitLater() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.stop()
+			w.opts.Backend = retry.New(deaf{w.mem}, retry.Options{First: 1})
+			w.start()
+			gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
+			f := w.openFile("f")
+			f.replace(data(3*chunk, 1))
+			f.CommitLater()
+			gate.Await(t, 1)
+			giveUp(w, f)
+			gate.Open()
+			f.close()
+			w.idle(0)
+			require.Len(t, w.mem.Files(), 1)
+
+			w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+			require.NoError(t, w.put("f", data(3*chunk, 2)))
+			w.uploaded("f")
+		})
+	}
+}
+
+func TestFilesThatOnlyTheirContentTellsApart(t *testing.T) {
+	w := newWorld(t)
+	dirs := []string{"a", "b", "c", "d"}
+	var answers []*answer
+	w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken(), nil, uploadertest.Broken())
+	w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, nil, uploadertest.Broken(), nil)
+	for i, d := range dirs {
+		require.NoError(t, os.Mkdir(w.path(d), 0o700))
+		f := w.openFile(d + "/same")
+		f.replace(data(2*chunk, byte(i)))
+		answers = append(answers, f.committing())
+	}
+	for i, d := range dirs {
+		require.NoError(t, answers[i].await(t))
+		w.uploaded(d + "/same")
+	}
+	require.Len(t, w.mem.Files(), len(dirs))
+	require.Equal(t, 1, w.mem.Counts().Peak[uploadertest.OpComplete])
+}
+
+func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
+	for name, end := range map[string]func(*world, ...func()){
+		"killed": (*world).crash,
+		"unmounted": func(w *world, meanwhile ...func()) {
+			w.stop()
+			for f := range w.open {
+				f.close()
+			}
+			for _, f := range meanwhile {
+				f()
+			}
+			w.start()
+		},
+	} {
+		held := func(t *testing.T, stage uploadertest.Stage) *world {
+			w := newWorld(t)
+			gate := w.mem.Hold(uploadertest.OpComplete, stage)
+			f := w.openFile("f")
+			f.replace(data(3*chunk, 1))
+			f.CommitLater()
+			gate.Await(t, 1)
+			require.True(t, w.up.Completing(f.key))
+			w.t.Cleanup(gate.Open)
+			return w
+		}
+		restart := func(w *world, meanwhile ...func()) {
+			end(w, append(meanwhile, func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.After).Open() },
+				func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.Before).Open() })...)
+			w.settle()
+		}
+		t.Run(name+", carried out", func(t *testing.T) {
+			w := held(t, uploadertest.After)
+			restart(w)
+			w.uploaded("f")
+			require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
+			require.Equal(t, 3, w.mem.Counts().Parts)
+			require.Len(t, w.mem.Files(), 1)
+		})
+		t.Run(name+", carried out, and the Upload has expired", func(t *testing.T) {
+			w := held(t, uploadertest.After)
+			restart(w, func() { require.NoError(t, uploader.AgeUploads(w.opts.StateDir)) })
+			w.uploaded("f")
+			require.Equal(t, 1, w.mem.Counts().Created)
+			require.Len(t, w.mem.Files(), 1)
+		})
+		t.Run(name+", not carried out", func(t *testing.T) {
+			w := held(t, uploadertest.Before)
+			restart(w)
+			w.uploaded("f")
+			require.Equal(t, 3, w.mem.Counts().Parts, "they are there already")
+			require.Equal(t, 1, w.mem.Counts().Created)
+		})
+		t.Run(name+", not carried out, and the Upload has expired", func(t *testing.T) {
+			w := held(t, uploadertest.Before)
+			restart(w, func() {
+				require.NoError(t, uploader.AgeUploads(w.opts.StateDir))
+				w.mem.Expire("upload_0001")
+			})
+			w.uploaded("f")
+			require.Equal(t, 2, w.mem.Counts().Created)
+			require.Len(t, w.mem.Files(), 1)
+		})
+		t.Run(name+", carried out, and changed behind the mount", func(t *testing.T) {
+			w := held(t, uploadertest.After)
+			restart(w, func() { require.NoError(t, os.WriteFile(w.path("f"), data(3*chunk, 2), 0o600)) })
+			w.uploaded("f")
+			require.Len(t, w.mem.Files(), 2)
+		})
+	}
+}
+
+func TestChangedWhileTheAnswerToCompleteIsUnknown(t *testing.T) {
+	w := newWorld(t)
+	gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
+	f := w.openFile("f")
+	f.replace(data(3*chunk, 1))
+	f.CommitLater()
+	gate.Await(t, 1)
+	f.writeAt(0, []byte("another content of the same size"))
+	require.False(t, w.up.Completing(f.key), "whatever comes of it is not this content's")
+	w.crash(func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.After).Open() })
+	require.Equal(t, uploader.StateInterrupted, w.status("f").State)
+	require.NoError(t, w.up.Retry("f"))
+	w.settle()
+	w.uploaded("f")
+	require.Len(t, w.mem.Files(), 2)
+}
+
+func TestAnOutageLongerThanTheUploadsLife(t *testing.T) {
+	w := newWorld(t)
+	f := w.openFile("f")
+	f.replace(data(3*chunk, 1))
+	answered := false
+	w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
+		switch {
+		case c.Op == uploadertest.OpComplete && c.Stage == uploadertest.After:
+			w.mem.Expire(c.UploadID)
+			return uploadertest.Broken()
+		case c.Op == uploadertest.OpFind && c.Stage == uploadertest.Before && !answered:
+			answered = true
+			return uploadertest.ServerError()
+		}
+		return nil
+	})
+	require.NoError(t, f.commit())
+	w.uploaded("f")
+	require.Len(t, w.mem.Files(), 1)
+}

@@ -1,0 +1,222 @@
+package uploader
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"uploadfs/uploader/backing"
+)
+
+// ErrChanged is the error of a put whose file was written to while it was being
+// sent: what the API would have got is neither what was there before nor what is
+// there now.
+var ErrChanged = errors.New("the file changed while it was being sent, and nothing was published: put it again when nobody writes to it")
+
+// putRemembered is how long the journal remembers a put that nobody has gone on
+// with. Its Upload has expired long before; what is left is a name and an answer
+// that was lost.
+const putRemembered = 30 * 24 * time.Hour
+
+// Put is the upload of one file that lies where it lies, without a tree: the same
+// session, journal and parts as those of a mount's file, but its content is what
+// the file has when it is opened, and what it is declared as is said by the caller.
+// The file is only ever read.
+//
+// A put that was cut off (a signal, a crash) leaves its parts in the journal. The
+// next one of the same file and declaration goes on with those that still equal
+// the file. Its methods are for one goroutine, but for Status.
+type Put struct {
+	s *session
+}
+
+// OpenPut prepares the upload of a regular file as spec, whose zero fields have
+// defaults; its Bytes are the file's own. file is open for reading only and stays
+// the caller's. The Uploader has no tree ([Options]). Two processes must not put
+// one file with one journal at the same time.
+func (u *Uploader) OpenPut(file *os.File, spec Spec) (*Put, error) {
+	key, err := putKey(file)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Filename == "" {
+		spec.Filename = path.Base(file.Name())
+	}
+	if !utf8.ValidString(spec.Filename) {
+		spec.Filename = strings.ToValidUTF8(spec.Filename, "\uFFFD")
+	}
+	if spec.Purpose == "" {
+		spec.Purpose = u.opts.Purpose
+	}
+	if spec.MimeType == "" {
+		spec.MimeType = mimeType(spec.Filename)
+	}
+	s, err := u.pin(key, file.Name())
+	if err != nil {
+		return nil, err
+	}
+	p := &Put{s}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writers > 0 || s.running != nil {
+		u.wg.Go(func() { u.unpin(s) }) // its lock comes before ours
+		return nil, localError("put", errors.New("the file is already being sent"))
+	}
+	if err := s.beginPut(file, spec); err != nil {
+		u.wg.Go(p.Close)
+		return nil, err
+	}
+	return p, nil
+}
+
+// putKey is the identity of a file in a journal for files of any filesystem:
+// inode numbers are unique within one only. Where the device gets another number
+// (a reboot), a put is not gone on with, which costs no more than sending again.
+func putKey(file *os.File) (backing.Key, error) {
+	info, err := backing.StatFd(int(file.Fd()))
+	if err != nil {
+		return backing.Key{}, localError("stat", err)
+	}
+	if !info.Regular() {
+		return backing.Key{}, localError("put", errors.New("not a regular file"))
+	}
+	key := info.Key
+	if fi, err := file.Stat(); err == nil {
+		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+			// Spread, so that it does not look like another time of birth.
+			key.Birth ^= int64(uint64(st.Dev) * 0x9e3779b97f4a7c15 & math.MaxInt64)
+		}
+	}
+	return key, nil
+}
+
+// beginPut takes the file in, and what the journal knows of it if that is still
+// true. mu is held.
+func (s *session) beginPut(file *os.File, spec Spec) error {
+	s.writers++ // it is looked at as a file in passthrough is, until Close
+	if err := s.adopt(file); err != nil {
+		return err
+	}
+	info, err := backing.StatFd(int(s.file.Fd()))
+	if err != nil {
+		return localError("stat", err)
+	}
+	s.sight = &sight{seen: info, base: info.Size, hole: info.Size}
+	s.watch()
+	spec.Bytes = info.Size
+	s.put, s.content.size = &spec, info.Size
+	if s.rec.spec == spec {
+		if s.rec.state == StateCompleted {
+			same, err := s.equalsParts()
+			if same || err != nil {
+				return err // its result has not been passed on yet
+			}
+		} else {
+			s.rec.size = info.Size
+			s.reuse()
+		}
+	}
+	if s.xfer == nil {
+		// Nothing of an earlier one is of use.
+		if err := s.u.journal.delete(s.key); err != nil {
+			return err
+		}
+		s.rec = record{key: s.key, path: s.rec.path, state: StateWriting, since: time.Now(), size: info.Size}
+	}
+	s.publish()
+	return nil
+}
+
+// equalsParts compares the file with the parts that its record says it was sent
+// in. mu is held, but not while it reads.
+func (s *session) equalsParts() (bool, error) {
+	parts, file, ctx := s.rec.parts, s.file, s.u.ctx
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	for _, p := range parts {
+		crc, whole, err := checksum(ctx, file, p.off, p.n)
+		if err != nil || !whole || crc != p.crc {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// declaration is what the content is declared as: what was asked for where
+// somebody puts the file, else what its name and attributes say.
+func (s *session) declaration(path string, size int64) Spec {
+	if s.put == nil {
+		return s.u.spec(path, size)
+	}
+	return *s.put
+}
+
+// Status is how the put stands. It never waits, and may be called concurrently.
+func (p *Put) Status() *Status { return p.s.status.Load() }
+
+// Run sends the file and returns nil when the File exists, which Status then
+// names. ctx bounds the waiting only: whoever gives the put up closes the
+// Uploader. An error other than [ErrChanged], and other than the cause of ctx, is
+// the one that the API or the disk gave.
+func (p *Put) Run(ctx context.Context) error {
+	s := p.s
+	stop := context.AfterFunc(ctx, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.cond.Broadcast()
+	})
+	defer stop()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rec.state == StateCompleted {
+		return nil
+	}
+	if s.u.ctx.Err() != nil {
+		return context.Cause(s.u.ctx)
+	}
+	target := s.content.gen
+	s.asked = target
+	s.move(StateUploading, nil)
+	s.start()
+	for s.running != nil && s.content.gen == target && ctx.Err() == nil {
+		s.cond.Wait()
+	}
+	switch {
+	case s.content.gen != target:
+		return ErrChanged
+	case s.rec.state == StateCompleted:
+		return nil
+	case s.running == nil && s.rec.state == StateFailed:
+		return s.standing()
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case s.u.ctx.Err() != nil:
+		return context.Cause(s.u.ctx)
+	}
+	return fmt.Errorf("put: it ended %s", s.rec.state)
+}
+
+// Forget takes the put out of the journal: its result has been passed on, and
+// the next put of the same file is another upload. Without it, the next one
+// returns the same result as long as the file is the same.
+func (p *Put) Forget() error { return p.s.u.journal.delete(p.s.key) }
+
+// Close lets go of the file. A put that has not ended is over when the Uploader is
+// closed.
+func (p *Put) Close() {
+	s := p.s
+	defer s.u.unpin(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writers--
+	if s.file != nil {
+		s.unhold()
+	}
+}
