@@ -169,13 +169,21 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	return errnoOf(err)
 }
 
-// Lseek would be SEEK_DATA and SEEK_HOLE; other positions the kernel finds
-// itself. It does not write its cached pages back before it asks, so the backing
+// Lseek is SEEK_DATA and SEEK_HOLE; other positions the kernel finds itself. In
+// write-back it does not write its cached pages back before it asks, so the backing
 // file would call a hole what has just been written, and a copy made by holes
 // would lose it. After ENOSYS the kernel answers by itself: all is data up to the
-// size that it knows.
+// size that it knows. In passthrough there are no such pages. The position that
+// this moves, of the daemon's own descriptor, is used by nobody.
 func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
-	return 0, syscall.ENOSYS
+	if h.plain == nil {
+		return 0, syscall.ENOSYS
+	}
+	pos, err := unix.Seek(int(h.plain.Fd()), int64(off), int(whence))
+	if err != nil {
+		return 0, errnoOf(err)
+	}
+	return uint64(pos), 0
 }
 
 // CopyFileRange copies within the backing filesystem, which may share the blocks.

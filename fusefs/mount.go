@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -113,6 +115,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 	if err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
 	}
+	closeOnExec()
 	s := &Server{fuse: server, path: path, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
@@ -144,6 +147,25 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 // in setattr. READDIRPLUS_AUTO: attributes come with a listing only when
 // the caller has shown that it wants them.
 const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
+
+// closeOnExec keeps the connection to the kernel from the daemon's children, for
+// which go-fuse's direct mount leaves it open: one that outlived the daemon would
+// keep a mount alive that nobody serves.
+func closeOnExec() {
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, e := range open {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "/dev/fuse" {
+			syscall.CloseOnExec(fd)
+		}
+	}
+}
 
 // resolve makes a path as /proc/self/mountinfo has it: absolute and without symlinks.
 func resolve(path string) (string, error) {

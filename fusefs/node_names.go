@@ -74,8 +74,12 @@ func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, o
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	if before.Nlink == 0 && st.kind() == unix.S_IFREG {
+	switch {
+	case st.kind() != unix.S_IFREG:
+	case before.Nlink == 0:
 		n.root.Uploader.Renamed("", n.below(name), st.key(), false) // from O_TMPFILE
+	default:
+		n.root.Uploader.Linked(st.key(), n.below(name))
 	}
 	return n.enter(ctx, &st, out), 0
 }

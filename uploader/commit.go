@@ -55,7 +55,7 @@ func (s *session) commitAll() {
 			}
 			s.answer(target, err)
 		}
-		if s.gone || s.asked == target || s.rec.state != StateUploading {
+		if s.gone || s.asked == target || !s.rec.state.committing() {
 			break
 		}
 	}

@@ -279,7 +279,7 @@ func (f *randomFile) close() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := h.Commit(ctx); errors.Is(err, context.DeadlineExceeded) {
-			f.w.t.Errorf("%s: the close was never answered", f.rel)
+			f.w.t.Errorf("%s: the close was never answered %s", f.rel, f.w.up.Dump(f.w.key(f.rel)))
 		}
 	}()
 	if f.r.IntN(2) == 0 {

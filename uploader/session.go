@@ -256,10 +256,9 @@ func (s *session) ask() (gen uint64, settled bool, err error) {
 	case s.u.ctx.Err() != nil:
 		return gen, true, context.Cause(s.u.ctx)
 	case gen == s.asked:
-		// A commit may be winding down that nobody waits for any more:
-		// only in these states does one end with an answer.
-		busy := s.rec.state == StateUploading || s.rec.state == StateRetrying
-		return gen, !busy, s.standing()
+		// In other states a commit may be winding down, but without an
+		// answer for anybody.
+		return gen, !s.rec.state.committing(), s.standing()
 	}
 	s.asked = gen
 	switch {

@@ -53,6 +53,9 @@ func (from State) may(to State) bool {
 	return false
 }
 
+// committing reports whether a commit of the content is under way or queued.
+func (s State) committing() bool { return s == StateUploading || s == StateRetrying }
+
 // Pending reports whether work is left that ends by itself: what unmount waits
 // for, and names when it does not end in time.
 func (s State) Pending() bool {

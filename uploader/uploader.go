@@ -380,9 +380,14 @@ func (u *Uploader) recordMove(from, to string) {
 	}
 }
 
-// Linked tells that a file has got a further name. The last one given is the one
-// that it is known by.
-func (u *Uploader) Linked(key backing.Key, path string) { u.named(key, path) }
+// Linked tells that a file has got a further name. It goes by the name it had,
+// unless that was one for unfinished files and the new one is not: then this is
+// how its writer gives it its final name (git does).
+func (u *Uploader) Linked(key backing.Key, path string) {
+	if was := u.Status(key, path).Path; was == path || u.names.held(was) && !u.names.held(path) {
+		u.named(key, path)
+	}
+}
 
 // named gives the file the name that it is known by from now on.
 func (u *Uploader) named(key backing.Key, path string) {

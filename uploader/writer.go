@@ -155,6 +155,11 @@ func (w *Writer) end() {
 func (w *Writer) Resize(size int64, do func() error) error {
 	s := w.s
 	s.mu.Lock()
+	s.look()
+	if size == s.content.size && len(s.poison) == 0 {
+		s.mu.Unlock()
+		return do() // O_TRUNC of an empty file, the kernel's own size again: no change
+	}
 	if err := s.change(); err != nil {
 		s.mu.Unlock()
 		return err
