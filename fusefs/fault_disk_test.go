@@ -7,10 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/fusefs"
 	"uploadfs/uploader/localapi"
 )
 
@@ -18,7 +20,7 @@ const diskSize = 24 * mib
 
 // newFullDisk returns a stack whose state directory is on a small disk of its
 // own. Only root can make one; for others ok is false.
-func newFullDisk(t *testing.T) (s *stack, ok bool) {
+func newFullDisk(t *testing.T, path fusefs.WritePath) (s *stack, ok bool) {
 	dir := t.TempDir()
 	err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=24m")
 	if !isRoot() {
@@ -27,7 +29,7 @@ func newFullDisk(t *testing.T) (s *stack, ok bool) {
 	}
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
-	return newStack(t, stackOptions{Part: partSize, State: dir}), true
+	return newStack(t, stackOptions{Part: partSize, State: dir, Path: path, Stall: time.Minute}), true
 }
 
 // fill leaves no byte of the disk, until empty is called.
@@ -48,48 +50,57 @@ func (s *stack) fill() (empty func()) {
 	return func() { require.NoError(s.t, os.Remove(name)) }
 }
 
-// TestFullDisk fills the disk by a copy that is too large for it.
+// TestFullDisk fills the disk by a copy that is too large for it. In write-back
+// the daemon sees the write fail; in passthrough only the program does, and the
+// daemon that the disk is full.
 func TestFullDisk(t *testing.T) {
-	s, ok := newFullDisk(t)
-	if !ok {
-		return
+	for path, c := range map[fusefs.WritePath]struct{ state, reason string }{
+		fusefs.Writeback:   {"failed", "no space left on device"},
+		fusefs.Passthrough: {"interrupted", "the disk is full"},
+	} {
+		t.Run(string(path), func(t *testing.T) {
+			s, ok := newFullDisk(t, path)
+			if !ok {
+				return
+			}
+			small, content := source(t, 2*partSize)
+			large, _ := source(t, 2*diskSize)
+			s.run(`cp "$1" before`, small)
+			held, open := hold(s.API, localapi.OpComplete)
+			pending := s.copy(small, "pending")
+			<-held
+
+			out, err := s.sh(`cp "$1" large`, large)
+			require.Error(t, err)
+			require.Contains(t, out, "No space left on device")
+			require.Equal(t, c.state, s.attr("large", "state"))
+			require.Contains(t, s.attr("large", "error"), c.reason)
+
+			s.completed("before", content)
+			require.True(t, bytes.Equal(content, s.read("before")))
+			open()
+			require.NoError(t, <-pending, "uploads that are under way need no disk")
+			s.one(t, "pending", content)
+
+			// The journal may have had no space to remember either of them.
+			s.unmount()
+			s.mount()
+			require.Contains(t, []string{"failed", "interrupted"}, s.attr("large", "state"))
+			s.eventually("pending", "completed")
+			s.one(t, "pending", content)
+			s.run(`cp "$1" large; cp "$1" after`, small)
+			s.one(t, "large", content)
+			s.one(t, "after", content)
+			require.Len(t, s.API.Files(), 4, "half a file is not published")
+		})
 	}
-	small, content := source(t, 2*partSize)
-	large, _ := source(t, 2*diskSize)
-	s.run(`cp "$1" before`, small)
-	held, open := hold(s.API, localapi.OpComplete)
-	pending := s.copy(small, "pending")
-	<-held
-
-	out, err := s.sh(`cp "$1" large`, large)
-	require.Error(t, err)
-	require.Contains(t, out, "No space left on device")
-	require.Equal(t, "failed", s.attr("large", "state"))
-	require.Contains(t, s.attr("large", "error"), "no space left on device")
-	require.Error(t, s.Up.Retry("large"), "what is not there cannot be sent")
-
-	s.completed("before", content)
-	require.True(t, bytes.Equal(content, s.read("before")))
-	open()
-	require.NoError(t, <-pending, "uploads that are under way need no disk")
-	s.one(t, "pending", content)
-
-	// It stays what it is across a mount, and until somebody makes it whole.
-	s.unmount()
-	s.mount()
-	require.Equal(t, "failed", s.attr("large", "state"))
-	require.Error(t, s.Up.Retry("large"))
-	s.run(`cp "$1" large; cp "$1" after`, small)
-	s.one(t, "large", content)
-	s.one(t, "after", content)
-	require.Len(t, s.API.Files(), 4)
 }
 
 // TestFailedWriteIsNotForgotten has a WRITE fail of which the program has
 // already been told that it succeeded, and then space for all that follows. The
 // hole that is left is not published, however clean the close looks.
 func TestFailedWriteIsNotForgotten(t *testing.T) {
-	s, ok := newFullDisk(t)
+	s, ok := newFullDisk(t, fusefs.Writeback)
 	if !ok {
 		return
 	}
@@ -136,7 +147,7 @@ os.close(f)
 
 // TestFullDiskUnderTheJournal has no space left for a single record.
 func TestFullDiskUnderTheJournal(t *testing.T) {
-	s, ok := newFullDisk(t)
+	s, ok := newFullDisk(t, fusefs.Writeback)
 	if !ok {
 		return
 	}

@@ -54,7 +54,8 @@ type stackOptions struct {
 	NoMD5      bool
 	Purpose    string
 	Options    []string // of mount
-	State      string   // the state directory; one of the test's own if ""
+	Path       fusefs.WritePath
+	State      string // the state directory; one of the test's own if ""
 	API        localapi.Options
 	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
 	Wrap       func(http.Handler) http.Handler // round the API
@@ -127,8 +128,12 @@ func (s *stack) mount() {
 		Purpose: s.opts.Purpose, Names: s.opts.Names, CloseTimeout: timeout, Logger: log,
 	})
 	require.NoError(s.t, err)
+	path := s.opts.Path
+	if path == "" {
+		path = writePath()
+	}
 	s.Mount, err = fusefs.Mount(s.Dir,
-		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background, WritePath: writePath()},
+		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background, WritePath: path},
 		fusefs.MountOptions{Source: s.State, Options: s.opts.Options})
 	require.NoError(s.t, err)
 }

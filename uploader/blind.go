@@ -120,11 +120,7 @@ func (s *session) look() {
 
 // sawChange counts a change that has already happened. mu is held.
 func (s *session) sawChange() {
-	if err := s.change(); err != nil {
-		// The change cannot be kept from happening. That the file is open
-		// is in the journal, so a crash leaves it interrupted.
-		s.u.log.Error("not recorded", "path", s.rec.path, "state", StateWriting, "error", err)
-	}
+	s.changed()
 	s.content.gen++
 	s.cond.Broadcast() // a commit under way is of another content now
 }
@@ -166,14 +162,14 @@ func (s *session) findFull() {
 	s.noteWritten(from, v.hole)
 }
 
-// beginCommit starts an epoch that nothing escapes: from now on every change
-// shows, a store through a mapping included. mu is held, but not all the time.
-func (s *session) beginCommit() error {
+// beginCommit starts an epoch: what was sent before it is compared. A store through
+// a mapping into a page that is dirty already is the one change that does not
+// show from now on; while there is a mapping, [session.outlive] sees to that. To
+// write the file's pages back first would make it show, and would make the
+// commit as slow as the disk. mu is held, but not all the time.
+func (s *session) beginCommit() {
 	if s.sight == nil {
-		return nil
-	}
-	if err := backing.StartWriteback(s.file); err != nil {
-		return localError("sync", err)
+		return
 	}
 	s.look()
 	if wait := coarseTick - time.Since(time.Unix(0, s.sight.seen.Ctime)); wait > 0 && !backing.FineTimes() {
@@ -183,7 +179,6 @@ func (s *session) beginCommit() error {
 		s.look()
 	}
 	s.sight.epoch++
-	return nil
 }
 
 // verify reads the parts that were sent at an earlier epoch once more. One that
@@ -256,11 +251,10 @@ func checksum(ctx context.Context, file io.ReaderAt, off, n int64) (crc uint32, 
 // settleDoubt looks at what the close of a blind handle may have to speak of. A
 // completed file whose ctime has changed is compared with what was sent, so that
 // a chmod, or an open without a write, uploads nothing.
-func (w *Writer) settleDoubt() {
-	s := w.s
+func (s *session) settleDoubt() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sight == nil {
+	if s.sight == nil || s.refs == 0 {
 		return
 	}
 	s.look()
@@ -302,33 +296,39 @@ func (s *session) outlive() {
 	s.u.wg.Go(func() {
 		t := time.NewTicker(afterlife)
 		defer t.Stop()
-		for s.outlives() {
+		mapped := false
+		for s.mapped() {
+			mapped = true
 			select {
 			case <-t.C:
 			case <-s.u.ctx.Done():
 			}
 		}
+		if mapped {
+			s.settleDoubt() // what was stored while it was committed shows nowhere else
+		}
 		s.mu.Lock()
+		defer s.mu.Unlock()
+		if !s.gone && s.writers == 0 && s.u.ctx.Err() == nil {
+			s.look()
+			s.released()
+		}
 		s.unhold()
-		s.mu.Unlock()
 	})
 }
 
-// outlives looks once, and reports whether to look again.
-func (s *session) outlives() bool {
+// mapped reports whether a mapping can still change the file, which has no writer,
+// and makes its next store into any page show.
+func (s *session) mapped() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.writers > 0 || s.u.ctx.Err() != nil {
-		return false // the next release looks again
+	if s.gone || s.writers > 0 || s.u.ctx.Err() != nil || !backing.HasWriter(s.file) {
+		return false // with a writer, the next release looks again
 	}
-	busy := backing.HasWriter(s.file)
 	if err := backing.StartWriteback(s.file); err != nil {
 		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.path, "error", err)
 	}
 	s.look()
-	if busy {
-		return true
-	}
-	s.released()
-	return false
+	s.sight.epoch++
+	return true
 }

@@ -158,15 +158,14 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := s.beginCommit(); err != nil {
-		return "", err
+	s.beginCommit()
+	if s.u.opts.PartSize == 0 {
+		x.divide(int64(s.u.opts.Parallel))
 	}
+	s.pump() // what is missing goes while what has gone is compared
 	known, err := s.verify(x)
 	if err != nil {
 		return "", err
-	}
-	if s.u.opts.PartSize == 0 {
-		x.divide(int64(s.u.opts.Parallel))
 	}
 	sum := s.sumUp(known)
 	defer sum.stop()
@@ -224,8 +223,9 @@ func (s *session) conclude(target uint64, md5 string) error {
 		ids[i] = p.id
 	}
 	before := s.rec.completing // an earlier call may have been carried out
-	s.rec.completing = true    // before the call: its answer may be lost with us
-	s.save()
+	s.rec.completing = true
+	// Before the call: its answer may be lost with us.
+	s.recorded(s.u.journal.completing(x.upload.ID, x.spec))
 	x.calls.Add(1)
 	s.mu.Unlock()
 	ctx, file, found := s.checked(x), File{}, false
@@ -243,13 +243,13 @@ func (s *session) conclude(target uint64, md5 string) error {
 		s.finish(target, x, file, md5)
 		return nil
 	}
-	unknown := errors.Is(err, ErrOutcomeUnknown)
-	switch {
-	case s.xfer == x && s.content.gen == target:
-		s.rec.completing = unknown
-		s.save()
-	case unknown:
-		x.end(err) // it may take no more parts
+	if errors.Is(err, ErrOutcomeUnknown) {
+		if s.xfer != x || s.content.gen != target {
+			x.end(err) // it may take no more parts
+		}
+	} else {
+		s.rec.completing = false
+		s.recorded(s.u.journal.completed(x.upload.ID))
 	}
 	return why(x.life, err)
 }
@@ -262,13 +262,13 @@ func (s *session) finish(target uint64, x *transfer, file File, md5 string) {
 		s.xfer = nil
 	}
 	s.rec.completing = false
+	// Not before it is recorded whose File it is.
+	defer func() { s.recorded(s.u.journal.completed(x.upload.ID)) }()
 	s.u.log.Info("completed", "path", s.rec.path, "upload", x.upload.ID, "file", file.ID,
 		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.created).Round(time.Millisecond))
 	switch {
 	case s.gone:
-		if err := s.u.journal.disown(file.ID); err != nil {
-			s.u.log.Error("not recorded", "path", s.rec.path, "file", file.ID, "error", err)
-		}
+		s.recorded(s.u.journal.disown(file.ID))
 		return
 	case s.content.gen != target:
 		// Right, and already superseded: the file has changed since.

@@ -80,7 +80,7 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 	require.NoError(t, w.up.AcceptRecords())
 	f := w.openFile("f")
 	require.NoError(t, w.up.RefuseRecords())
-	_, err = f.Write(0, 1, func() (int64, error) {
+	_, err = f.Change(0, 1, func() (int64, error) {
 		t.Error("the change happened although nobody will know of it")
 		return 0, nil
 	})
@@ -89,10 +89,20 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 	require.False(t, f.Dirty())
 	require.Equal(t, before, w.uploaded("f"))
 
+	// The program was told long ago that its write had succeeded.
+	_, err = f.Write(0, 1, func() (int64, error) {
+		t.Error("the change happened although nobody will know of it")
+		return 0, nil
+	})
+	require.Error(t, err)
+	require.Equal(t, uploader.Damaged, uploader.KindOf(f.commit()))
+	require.Equal(t, uploader.StateFailed, w.noResult("f").State)
+
 	require.NoError(t, w.up.AcceptRecords())
 	f.writeAt(0, []byte("y"))
 	require.NoError(t, f.commit())
 	w.uploaded("f")
+	w.log.forgive()
 }
 
 func TestNothingChangedNothingSent(t *testing.T) {

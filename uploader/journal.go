@@ -42,7 +42,6 @@ CREATE TABLE files (
 	declared   INTEGER NOT NULL,  -- bytes the Upload was created for
 	upload_id  TEXT    NOT NULL,
 	created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, -- ns, of the Upload
-	completing INTEGER NOT NULL,  -- Complete was called and its answer is not known
 	file_id    TEXT NOT NULL, md5 TEXT NOT NULL,
 	error      TEXT NOT NULL, kind INTEGER NOT NULL,
 	superseded TEXT NOT NULL,     -- JSON list of File IDs
@@ -57,13 +56,18 @@ CREATE TABLE parts (
 	id  TEXT    NOT NULL,
 	PRIMARY KEY (ino, birth, off)
 ) WITHOUT ROWID;
+CREATE TABLE completing (         -- Uploads of which nobody knows whether they have become Files
+	upload_id TEXT    NOT NULL PRIMARY KEY,
+	filename  TEXT    NOT NULL, purpose TEXT NOT NULL, declared INTEGER NOT NULL,
+	since     INTEGER NOT NULL    -- ns
+) WITHOUT ROWID;
 CREATE TABLE disowned (           -- Files whose file is gone: the result of no other
 	file_id TEXT    NOT NULL PRIMARY KEY,
 	since   INTEGER NOT NULL      -- ns
 ) WITHOUT ROWID;`
 
-// disownedFor is how long the Files of removed files are remembered. It is
-// the oldest Upload whose lost answer anybody will still look for, generously.
+// disownedFor is how long the Files of removed files, and Uploads that nobody
+// asks about any more, are remembered: longer than anybody looks for a File.
 const disownedFor = 30 * 24 * time.Hour
 
 // walWrites is how many records go into the write-ahead log until it is brought
@@ -99,7 +103,7 @@ type record struct {
 	spec       Spec // as declared; zero while there is no Upload
 	upload     Upload
 	created    time.Time
-	completing bool
+	completing bool // Complete was called for the Upload, and the outcome is not known
 	fileID     string
 	md5        string
 	err        string
@@ -183,12 +187,13 @@ func (j *journal) prepare(fresh bool) error {
 	if err := j.write.QueryRow("PRAGMA quick_check(1)").Scan(&check); err != nil || check != "ok" {
 		return damaged(errors.Join(err, errors.New(check)))
 	}
-	_, err := j.write.Exec(`DELETE FROM disowned WHERE since < ?`, time.Now().Add(-disownedFor).UnixNano())
+	forgotten := time.Now().Add(-disownedFor).UnixNano()
+	_, err := j.write.Exec(`DELETE FROM disowned WHERE since < ?1; DELETE FROM completing WHERE since < ?1`, forgotten)
 	return err
 }
 
 func damaged(err error) error {
-	return fmt.Errorf("it is damaged (%v): nothing was touched; move it away to have every file of the tree kept as interrupted", err)
+	return fmt.Errorf("it is damaged (%s): nothing was touched; move it away to have every file of the tree kept as interrupted", oneLine(err))
 }
 
 // close ends the syncer after a last checkpoint and closes the database.
@@ -218,18 +223,21 @@ func (j *journal) syncer() {
 }
 
 const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,
-	declared, upload_id, created_at, expires_at, completing, file_id, md5, error, kind, superseded`
+	declared, upload_id, created_at, expires_at, file_id, md5, error, kind, superseded`
 
-// put writes the row of r, without its parts.
+// all columns, and whether the Upload may be a File already.
+const selected = columns + `, EXISTS (SELECT 1 FROM completing WHERE completing.upload_id = files.upload_id)`
+
+// put writes the row of r, without its parts and without completing.
 func (j *journal) put(r *record) error {
 	superseded, err := json.Marshal(r.superseded)
 	if err != nil {
 		return err
 	}
-	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		int64(r.key.Ino), r.key.Birth, r.path, string(r.state), r.since.UnixNano(), r.open, r.size, r.mtime,
 		r.spec.Filename, r.spec.Purpose, r.spec.MimeType, int64(r.spec.Expires/time.Second),
-		r.spec.Bytes, r.upload.ID, nanos(r.created), nanos(r.upload.ExpiresAt), r.completing,
+		r.spec.Bytes, r.upload.ID, nanos(r.created), nanos(r.upload.ExpiresAt),
 		r.fileID, r.md5, r.err, int(r.kind), string(superseded))
 }
 
@@ -310,7 +318,7 @@ func (j *journal) disown(fileID string) error {
 
 // get returns the record of a file with its parts, nil if there is none.
 func (j *journal) get(key backing.Key) (*record, error) {
-	rows, err := j.read.Query(`SELECT `+columns+` FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
+	rows, err := j.read.Query(`SELECT `+selected+` FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
 	if err != nil {
 		return nil, journalError(err)
 	}
@@ -342,7 +350,7 @@ func (j *journal) parts(key backing.Key) ([]partRecord, error) {
 
 // all returns every record that where selects ("" for all), without parts.
 func (j *journal) all(where string, args ...any) ([]*record, error) {
-	rows, err := j.read.Query(`SELECT `+columns+` FROM files `+where, args...)
+	rows, err := j.read.Query(`SELECT `+selected+` FROM files `+where, args...)
 	if err != nil {
 		return nil, journalError(err)
 	}
@@ -382,6 +390,29 @@ func (j *journal) touched(key backing.Key, mtime int64) error {
 		mtime, int64(key.Ino), key.Birth, string(StateCompleted))
 }
 
+// completing records that Complete is called for the Upload: from now on it may be
+// a File.
+func (j *journal) completing(uploadID string, spec Spec) error {
+	return j.exec(`INSERT OR REPLACE INTO completing (upload_id, filename, purpose, declared, since) VALUES (?,?,?,?,?)`,
+		uploadID, spec.Filename, spec.Purpose, spec.Bytes, time.Now().UnixNano())
+}
+
+// completed records that it is known what became of the Upload.
+func (j *journal) completed(uploadID string) error {
+	return j.exec(`DELETE FROM completing WHERE upload_id=?`, uploadID)
+}
+
+// rivals is how many other Uploads, completed since then, a File of this spec
+// could have come from.
+func (j *journal) rivals(uploadID string, spec Spec, since time.Time) (n int, err error) {
+	err = j.read.QueryRow(`SELECT count(*) FROM completing WHERE upload_id <> ? AND filename=? AND purpose=? AND declared=? AND since >= ?`,
+		uploadID, spec.Filename, spec.Purpose, spec.Bytes, since.UnixNano()).Scan(&n)
+	if err != nil {
+		return 0, journalError(err)
+	}
+	return n, nil
+}
+
 // claimed reports whether a File is already the result of a file of this mount,
 // or was that of an earlier content, or of a file that is gone.
 func (j *journal) claimed(fileID string) (bool, error) {
@@ -410,8 +441,8 @@ func scanRecords(rows *sql.Rows) ([]*record, error) {
 		)
 		err := rows.Scan(&ino, &r.key.Birth, &r.path, &state, &since, &r.open, &r.size, &r.mtime,
 			&r.spec.Filename, &r.spec.Purpose, &r.spec.MimeType, &life,
-			&r.spec.Bytes, &r.upload.ID, &created, &exp, &r.completing,
-			&r.fileID, &r.md5, &r.err, &r.kind, &superseded)
+			&r.spec.Bytes, &r.upload.ID, &created, &exp,
+			&r.fileID, &r.md5, &r.err, &r.kind, &superseded, &r.completing)
 		if err != nil {
 			return nil, journalError(err)
 		}

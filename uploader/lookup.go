@@ -35,6 +35,10 @@ func CheckOutcome(ctx context.Context) (file File, found bool, err error) {
 	return check(ctx)
 }
 
+// longestComplete is how long ago a Complete can have been called that has led to
+// a File only now.
+const longestComplete = time.Hour
+
 // clockSkew is by how much the API's clock may be behind ours.
 const clockSkew = time.Minute
 
@@ -103,10 +107,17 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, crea
 			free, ids = append(free, f), append(ids, f.ID)
 		}
 	}
-	switch len(free) {
-	case 0:
+	rivals, err := u.journal.rivals(uploadID, spec, created.Add(-longestComplete))
+	if err != nil {
+		return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
+	}
+	switch {
+	case len(free) == 0:
 		return File{}, false, nil
-	case 1:
+	case rivals > 0:
+		return File{}, false, &Error{Op: "complete", UploadID: uploadID, Kind: Refused, Err: ErrOutcomeUnknown, Message: fmt.Sprintf(
+			"its answer was lost, and a File (%s) may be its result or that of another Upload of the same name and size: retry when that is settled", strings.Join(ids, ", "))}
+	case len(free) == 1:
 		u.log.Info("the answer to complete was lost, and the File is there", "upload", uploadID, "file", free[0].ID)
 		return free[0], true, nil
 	}

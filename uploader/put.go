@@ -3,7 +3,6 @@ package uploader
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"os"
 	"path"
@@ -58,22 +57,37 @@ func (u *Uploader) OpenPut(file *os.File, spec Spec) (*Put, error) {
 	if spec.MimeType == "" {
 		spec.MimeType = mimeType(spec.Filename)
 	}
-	s, err := u.pin(key, file.Name())
+	s, err := u.pinPut(key, file.Name())
 	if err != nil {
 		return nil, err
 	}
 	p := &Put{s}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.writers > 0 || s.running != nil {
-		u.wg.Go(func() { u.unpin(s) }) // its lock comes before ours
-		return nil, localError("put", errors.New("the file is already being sent"))
-	}
-	if err := s.beginPut(file, spec); err != nil {
-		u.wg.Go(p.Close)
+	err = s.beginPut(file, spec)
+	s.mu.Unlock()
+	if err != nil {
+		p.Close()
 		return nil, err
 	}
 	return p, nil
+}
+
+// pinPut is pin for a file that nobody is putting. What is left in the table of an
+// earlier put has nothing more to say.
+func (u *Uploader) pinPut(key backing.Key, name string) (*session, error) {
+	u.mu.Lock()
+	if s := u.sessions[key]; s != nil {
+		s.mu.Lock()
+		busy := s.writers > 0 || s.running != nil || s.pinned > 0
+		s.mu.Unlock()
+		if busy {
+			u.mu.Unlock()
+			return nil, localError("put", errors.New("the file is already being sent"))
+		}
+		delete(u.sessions, key)
+	}
+	u.mu.Unlock()
+	return u.pin(key, name)
 }
 
 // putKey is the identity of a file in a journal for files of any filesystem:
@@ -100,10 +114,10 @@ func putKey(file *os.File) (backing.Key, error) {
 // beginPut takes the file in, and what the journal knows of it if that is still
 // true. mu is held.
 func (s *session) beginPut(file *os.File, spec Spec) error {
-	s.writers++ // it is looked at as a file in passthrough is, until Close
 	if err := s.adopt(file); err != nil {
 		return err
 	}
+	s.writers++ // it is looked at as a file in passthrough is, until Close
 	info, err := backing.StatFd(int(s.file.Fd()))
 	if err != nil {
 		return localError("stat", err)
@@ -112,15 +126,14 @@ func (s *session) beginPut(file *os.File, spec Spec) error {
 	s.watch()
 	spec.Bytes = info.Size
 	s.put, s.content.size = &spec, info.Size
-	if s.rec.spec == spec {
-		if s.rec.state == StateCompleted {
-			same, err := s.equalsParts()
-			if same || err != nil {
-				return err // its result has not been passed on yet
-			}
-		} else {
-			s.rec.size = info.Size
-			s.reuse()
+	switch {
+	case s.rec.state != StateCompleted:
+		if s.reuse(); s.xfer != nil && s.rec.spec != spec {
+			s.dropTransfer(errors.New("declared otherwise"))
+		}
+	case s.rec.spec == spec:
+		if same, err := s.equalsParts(); same || err != nil {
+			return err // its result has not been passed on yet
 		}
 	}
 	if s.xfer == nil {
@@ -128,8 +141,9 @@ func (s *session) beginPut(file *os.File, spec Spec) error {
 		if err := s.u.journal.delete(s.key); err != nil {
 			return err
 		}
-		s.rec = record{key: s.key, path: s.rec.path, state: StateWriting, since: time.Now(), size: info.Size}
+		s.rec = record{key: s.key, state: StateWriting, since: time.Now()}
 	}
+	s.rec.path, s.rec.size = file.Name(), info.Size
 	s.publish()
 	return nil
 }
@@ -161,11 +175,10 @@ func (s *session) declaration(path string, size int64) Spec {
 // Status is how the put stands. It never waits, and may be called concurrently.
 func (p *Put) Status() *Status { return p.s.status.Load() }
 
-// Run sends the file and returns nil when the File exists, which Status then
-// names. ctx bounds the waiting only: whoever gives the put up closes the
-// Uploader. An error other than [ErrChanged], and other than the cause of ctx, is
-// the one that the API or the disk gave.
-func (p *Put) Run(ctx context.Context) error {
+// Run sends the file and returns what became of it when the File exists. ctx
+// bounds the waiting only: whoever gives the put up closes the Uploader. An error
+// other than [ErrChanged] and the cause of ctx is what the API or the disk said.
+func (p *Put) Run(ctx context.Context) (*Status, error) {
 	s := p.s
 	stop := context.AfterFunc(ctx, func() {
 		s.mu.Lock()
@@ -175,32 +188,38 @@ func (p *Put) Run(ctx context.Context) error {
 	defer stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.rec.state == StateCompleted {
-		return nil
-	}
-	if s.u.ctx.Err() != nil {
-		return context.Cause(s.u.ctx)
-	}
 	target := s.content.gen
-	s.asked = target
-	s.move(StateUploading, nil)
-	s.start()
-	for s.running != nil && s.content.gen == target && ctx.Err() == nil {
+	if s.rec.state != StateCompleted {
+		if s.u.ctx.Err() != nil {
+			return nil, context.Cause(s.u.ctx)
+		}
+		s.asked = target
+		s.move(StateUploading, nil)
+		s.start()
+	}
+	for s.running != nil && ctx.Err() == nil {
 		s.cond.Wait()
 	}
+	done := s.rec.status(s.xfer, time.Time{})
 	switch {
+	case done.State == StateCompleted:
+		return done, nil
+	case len(done.Superseded) > 0:
+		// It changed when all was said and done. Its record began without
+		// Files, so this one is of what was sent.
+		done.State, done.FileID, done.Superseded = StateCompleted, done.Superseded[0], nil
+		return done, nil
 	case s.content.gen != target:
-		return ErrChanged
-	case s.rec.state == StateCompleted:
-		return nil
-	case s.running == nil && s.rec.state == StateFailed:
-		return s.standing()
+		if s.xfer != nil {
+			s.xfer.end(ErrChanged) // the Upload stays, for what still matches at the next put
+		}
+		return nil, ErrChanged
 	case ctx.Err() != nil:
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	case s.u.ctx.Err() != nil:
-		return context.Cause(s.u.ctx)
+		return nil, context.Cause(s.u.ctx)
 	}
-	return fmt.Errorf("put: it ended %s", s.rec.state)
+	return nil, s.standing()
 }
 
 // Forget takes the put out of the journal: its result has been passed on, and
@@ -215,8 +234,8 @@ func (p *Put) Close() {
 	defer s.u.unpin(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.writers--
-	if s.file != nil {
+	if s.writers > 0 {
+		s.writers--
 		s.unhold()
 	}
 }

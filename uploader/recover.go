@@ -143,10 +143,12 @@ func (u *Uploader) unchanged(r *record, f found) (bool, error) {
 // keep makes the file interrupted.
 func (u *Uploader) keep(r *record, f found, reason string) error {
 	r.path, r.open = f.path, false
-	r.completing = false // whatever came of it is not what is here now
-	if r.fileID != "" {
-		r.superseded = append(r.superseded, r.fileID)
-		r.fileID, r.md5 = "", ""
+	if r.fileID != "" || r.completing {
+		// What came of them is not what is here now.
+		if r.fileID != "" {
+			r.superseded = append(r.superseded, r.fileID)
+		}
+		r.fileID, r.md5, r.completing = "", "", false
 		r.spec, r.upload, r.created = Spec{}, Upload{}, time.Time{}
 		if err := u.journal.dropParts(r.key); err != nil {
 			return err

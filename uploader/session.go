@@ -150,7 +150,12 @@ func (s *session) save() {
 	if s.gone {
 		return
 	}
-	if err := s.u.journal.put(&s.rec); err != nil {
+	s.recorded(s.u.journal.put(&s.rec))
+}
+
+// recorded logs that the journal could not be told of something. mu is held.
+func (s *session) recorded(err error) {
+	if err != nil {
 		s.u.log.Error("not recorded", "path", s.rec.path, "state", s.rec.state, "error", err)
 	}
 }
@@ -200,13 +205,42 @@ func (r *record) status(x *transfer, next time.Time) *Status {
 // content was settled takes its results away and tells the journal, which is why
 // it may fail, and then the change must not happen. mu is held.
 func (s *session) change() error {
-	if s.gone || s.rec.state == StateWriting || len(s.poison) > 0 {
+	if s.changing() {
 		return nil
 	}
 	if s.u.ctx.Err() != nil {
 		return context.Cause(s.u.ctx) // the journal cannot be told
 	}
 	before := s.rec
+	s.unsettle()
+	if err := s.u.journal.put(&s.rec); err != nil {
+		s.rec = before
+		return err
+	}
+	s.publish()
+	return nil
+}
+
+// changed is change for what has happened already, or what a program has been
+// told of as done. That the file is open is in the journal, so a crash leaves it
+// interrupted even if the journal cannot be told now. mu is held.
+func (s *session) changed() {
+	if s.changing() || s.u.ctx.Err() != nil {
+		return
+	}
+	s.unsettle()
+	s.save()
+	s.publish()
+}
+
+// changing reports whether the journal knows of changes already, or need not. mu
+// is held.
+func (s *session) changing() bool {
+	return s.gone || s.rec.state == StateWriting || len(s.poison) > 0
+}
+
+// unsettle makes the record that of a content that changes. mu is held.
+func (s *session) unsettle() {
 	if s.held != nil {
 		s.held.Stop()
 		s.held = nil
@@ -233,12 +267,6 @@ func (s *session) change() error {
 	s.rec.completing = false // whatever comes of it is not this content's
 	s.rec.state, s.rec.since = StateWriting, time.Now()
 	s.rec.err, s.rec.kind = "", Transient
-	if err := s.u.journal.put(&s.rec); err != nil {
-		s.rec = before
-		return err
-	}
-	s.publish()
-	return nil
 }
 
 // ask decides what a close means for the content as it is now: the one place
@@ -265,6 +293,9 @@ func (s *session) ask() (gen uint64, settled bool, err error) {
 	case s.content.size == 0:
 		s.dropTransfer(errors.New("emptied"))
 		s.settle(StateEmpty, nil)
+	case s.sight != nil && backing.Full(s.file):
+		s.interrupt("the disk is full, and of a write that failed only its program has heard")
+		return gen, true, localError("close", unix.ENOSPC)
 	case s.u.names.excluded(s.rec.path):
 		s.dropTransfer(errors.New("excluded"))
 		s.settle(StateExcluded, nil)

@@ -322,7 +322,7 @@ func (s *session) showTrouble(x *transfer) {
 	}
 	s.next = x.again
 	switch {
-	case x.trouble != nil && (s.rec.state == StateUploading || s.rec.state == StateRetrying):
+	case x.trouble != nil && s.rec.state.committing():
 		if s.rec.state == StateUploading {
 			s.u.log.Warn("retrying", "path", s.rec.path, "upload", x.upload.ID, "error", x.trouble, "next", x.again)
 		}

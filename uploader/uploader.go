@@ -238,7 +238,7 @@ func (s *session) idle() bool {
 	case StateCompleted, StateEmpty, StateExcluded:
 		return true
 	}
-	return s.gone
+	return s.gone || s.put != nil
 }
 
 // Status is what is known of the file with this key, whose name is path now. It

@@ -95,7 +95,7 @@ func (w *Writer) Write(off, n int64, do func() (int64, error)) (int64, error) {
 		s.poison.add(off+done, off+n)
 		s.lost = &Error{Op: "write", Kind: Damaged, Err: err, Message: fmt.Sprintf(
 			"%v: bytes %d to %d are missing; write them again, or write the file anew", err, off+done, off+n)}
-		if !s.gone {
+		if !s.gone && s.u.ctx.Err() == nil {
 			s.move(StateFailed, s.lost)
 		}
 		s.answer(s.content.gen, s.lost)
@@ -106,6 +106,11 @@ func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done
 	s := w.s
 	s.mu.Lock()
 	if err := s.change(); err != nil {
+		if failed != nil {
+			s.changed()
+			s.content.touch(off, off+n)
+			failed(0, err)
+		}
 		s.mu.Unlock()
 		return 0, err
 	}
@@ -145,9 +150,7 @@ func (w *Writer) begin(off, end int64) {
 func (w *Writer) end() {
 	s := w.s
 	s.content.pending--
-	if err := s.change(); err != nil {
-		s.u.log.Error("not recorded", "path", s.rec.path, "state", StateWriting, "error", err)
-	}
+	s.changed()
 }
 
 // Resize surrounds a change of the file's size to size bytes: ftruncate, and
@@ -219,7 +222,7 @@ func (w *Writer) Expect(oracle SizeOracle) {
 // that no close has spoken of, or that one has and whose commit, with what this
 // handle wrote, is still under way.
 func (w *Writer) Dirty() bool {
-	w.settleDoubt()
+	w.s.settleDoubt()
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
 	return !w.s.gone && (w.s.content.gen != w.s.asked || w.wrote.Load() && w.s.running != nil)

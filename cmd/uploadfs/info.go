@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"uploadfs/mount"
@@ -65,7 +64,7 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 	if !st.NextAttempt.IsZero() {
 		line("next attempt", when(st.NextAttempt, now))
 	}
-	line("size", fmt.Sprintf("%s (%s bytes)", size(st.Size), humanize.Comma(st.Size)))
+	line("size", exactly(st.Size))
 	line("file", st.FileID)
 	line("upload", st.UploadID)
 	if p := st.Progress(); p != "" {

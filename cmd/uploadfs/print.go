@@ -32,3 +32,6 @@ func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 func when(t, now time.Time) string {
 	return humanize.RelTime(t, now, "ago", "from now")
 }
+
+// exactly says a size for people and for comparing: "1.0 KiB (1,025 bytes)".
+func exactly(n int64) string { return fmt.Sprintf("%s (%s bytes)", size(n), humanize.Comma(n)) }

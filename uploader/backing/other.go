@@ -23,6 +23,9 @@ func FirstHole(int, int64) (int64, error) { return 0, unix.ENOTSUP }
 // StartWriteback is not available here; see the Linux version.
 func StartWriteback(*os.File) error { return unix.ENOTSUP }
 
+// Full is not available here; see the Linux version.
+func Full(*os.File) bool { return false }
+
 // HasWriter is not available here; see the Linux version.
 func HasWriter(*os.File) bool { return false }
 

@@ -22,6 +22,17 @@ func StartWriteback(f *os.File) error {
 	return err
 }
 
+// fullBelow is how little space, in bytes, is as good as none: a write that does
+// not fit takes what there is, and the filesystem keeps some blocks to itself.
+const fullBelow = 1 << 20
+
+// Full reports whether the filesystem of the file has no space left to speak of.
+func Full(f *os.File) bool {
+	var st unix.Statfs_t
+	err := unix.Fstatfs(int(f.Fd()), &st)
+	return err == nil && int64(st.Bfree)*int64(st.Bsize) < fullBelow
+}
+
 // HasWriter reports whether somebody else can still change the file: through a
 // descriptor open for writing, or through a shared writable mapping, which no
 // table of descriptors shows. f must be open for reading only. It asks for a

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"uploadfs/mount"
+	"uploadfs/uploader"
+	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/retry"
+)
+
+// maxPutParallel bounds --parallel: each part in flight has a connection of its
+// own.
+const maxPutParallel = 256
+
+// putConfig is what the flags of put say.
+type putConfig struct {
+	client   clientFlags
+	spec     uploader.Spec // Filename only with one file
+	expires  string        // seconds, "" for none
+	partSize int64
+	parallel int
+	checksum bool
+	stateDir string
+	timeout  time.Duration
+	asJSON   bool
+	quiet    bool
+}
+
+func putCommand() *cobra.Command {
+	c := putConfig{
+		spec:     uploader.Spec{Purpose: uploader.DefaultPurpose},
+		partSize: uploader.DefaultPartSize,
+		parallel: uploader.DefaultParallel,
+		checksum: true,
+		timeout:  uploader.DefaultCloseTimeout,
+	}
+	cmd := &cobra.Command{
+		Use:   "put [flags] FILE...",
+		Short: "upload files without a mount",
+		Long: `Uploads each FILE as a mount would, in parts and in parallel, and prints the IDs of
+the Files, one per line, in the order of the arguments. - is standard input, which
+is copied to the state directory first: the API wants the size before the first
+byte.
+
+Cut off by Ctrl-C or a crash, the same command goes on: what the API has already
+acknowledged is not sent again where it still equals the file. A file that changes
+while it is being sent is not published.`,
+		Example: `  id=$(uploadfs put --purpose fine-tune train.jsonl)
+  pg_dump db | gzip | uploadfs put --filename db.sql.gz -`,
+		Args: takes(1, -1, "name the files to upload, - for standard input"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := c.check(cmd, args); err != nil {
+				return err
+			}
+			return c.run(cmd, args)
+		},
+	}
+	putFlags(cmd.Flags(), &c)
+	return cmd
+}
+
+func putFlags(f *pflag.FlagSet, c *putConfig) {
+	f.SortFlags = false
+	f.StringVar(&c.spec.Purpose, "purpose", c.spec.Purpose, "`PURPOSE` of the Files")
+	f.StringVar(&c.spec.Filename, "filename", "", "the `NAME` of the File, where it is not the file's own")
+	f.StringVar(&c.spec.MimeType, "mime-type", "", "MIME `TYPE` (default: by the name's extension)")
+	f.StringVar(&c.expires, "expires-after", "", "lifetime of the Files, in `SECONDS` or like 48h (default: for ever)")
+	f.Func("part-size", "`SIZE` of a part, 8MiB to 64MiB, or auto (default 64MiB)", func(s string) (err error) {
+		c.partSize, err = mount.ParsePartSize(s)
+		return err
+	})
+	f.IntVar(&c.parallel, "parallel", c.parallel, "parts in flight over all files")
+	f.Func("checksum", "`KIND` of checksum to send: md5 or none (default md5)", func(s string) error {
+		kind, err := mount.ParseChoice(s, mount.Checksums)
+		c.checksum = kind == "md5"
+		return err
+	})
+	f.DurationVar(&c.timeout, "timeout", c.timeout, "give up when nothing was acknowledged for so long; 0 is never")
+	f.StringVar(&c.stateDir, "state-dir", "",
+		"`DIR` that remembers what was sent (default $XDG_STATE_HOME/uploadfs/@put, or /var/lib/uploadfs/@put as root)")
+	f.BoolVar(&c.asJSON, "json", false, "print JSON, one object per file and line")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress")
+	c.client.add(f)
+}
+
+// check finds what is wrong with the command line.
+func (c *putConfig) check(cmd *cobra.Command, args []string) error {
+	for i, arg := range args {
+		if arg != "-" {
+			continue
+		}
+		for _, other := range args[:i] {
+			if other == "-" {
+				return usage(cmd, errors.New("standard input can be read once: give - once"))
+			}
+		}
+		if c.spec.Filename == "" {
+			return usage(cmd, errors.New("standard input has no name: give it one with --filename"))
+		}
+	}
+	if c.spec.Filename != "" && len(args) > 1 {
+		return usage(cmd, errors.New("--filename names one File: give one file"))
+	}
+	if c.parallel < 1 || c.parallel > maxPutParallel {
+		return usage(cmd, fmt.Errorf("parallel %d: give 1 to %d parts in flight", c.parallel, maxPutParallel))
+	}
+	if c.timeout < 0 {
+		return usage(cmd, fmt.Errorf("timeout %s: give a time like 10m, or 0 for none", c.timeout))
+	}
+	if d, err := time.ParseDuration(c.expires); err == nil && d > 0 {
+		c.expires = strconv.FormatInt(int64(d/time.Second), 10)
+	}
+	if err := preflightSpec(c.spec, c.expires); err != nil {
+		return usage(cmd, err)
+	}
+	if c.expires != "" {
+		seconds, err := strconv.ParseInt(c.expires, 10, 64)
+		if err != nil {
+			return usage(cmd, err)
+		}
+		c.spec.Expires = time.Duration(seconds) * time.Second
+	}
+	return nil
+}
+
+// run uploads the files.
+func (c *putConfig) run(cmd *cobra.Command, args []string) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	jobs, err := c.jobs(cmd, args)
+	if err != nil {
+		return err
+	}
+	config, err := c.client.config(cmd, c.parallel)
+	if err != nil {
+		return err
+	}
+	api, err := openaiapi.New(config)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	dir, err := openPutDir(c.stateDir)
+	if err != nil {
+		return err
+	}
+	defer dir.close()
+	for _, j := range jobs {
+		if err := j.prepare(ctx, cmd, dir); err != nil {
+			return err
+		}
+	}
+	meter := newMeter(api)
+	up, err := dir.open(endpoint(config), uploader.Options{
+		Backend:  retry.New(meter, retry.Options{}),
+		PartSize: c.partSize,
+		Parallel: c.parallel,
+		Checksum: c.checksum,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, giveUp := context.WithCancelCause(ctx)
+	defer giveUp(nil)
+	if c.timeout > 0 {
+		defer meter.watch(c.timeout, giveUp)()
+	}
+	err = c.putAll(ctx, jobs, &putter{dir: dir, up: up, meter: meter}, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	return errors.Join(err, up.Close())
+}
+
+// putAll sends the files, as many at a time as there can be parts in flight, and
+// prints what became of each.
+func (c *putConfig) putAll(ctx context.Context, jobs []*putJob, p *putter, stdout, stderr io.Writer) error {
+	p.board = newBoard(stderr, c.quiet)
+	var sending sync.WaitGroup
+	turns := make(chan struct{}, c.parallel)
+	for _, j := range jobs {
+		sending.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			j.run(ctx, p)
+		})
+	}
+	if p.board.bars != nil {
+		sending.Wait() // bars and lines of the same terminal would write over each other
+		p.board.close()
+	}
+	var errs []error
+	for _, j := range jobs {
+		<-j.done
+		errs = append(errs, c.print(stdout, j))
+		if j.err != nil {
+			errs = append(errs, j.failure())
+		}
+	}
+	sending.Wait()
+	p.board.close()
+	return errors.Join(errs...)
+}
+
+// print prints the result of a file, which then need not be remembered any more.
+func (c *putConfig) print(w io.Writer, j *putJob) error {
+	var err error
+	switch {
+	case c.asJSON:
+		err = json.NewEncoder(w).Encode(j.status())
+	case j.err == nil:
+		_, err = fmt.Fprintln(w, j.result.FileID)
+	}
+	if err != nil || j.err != nil {
+		return err
+	}
+	return j.forget()
+}

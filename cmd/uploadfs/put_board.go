@@ -1,0 +1,179 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
+
+	"uploadfs/mount"
+	"uploadfs/uploader"
+)
+
+// How often progress is shown, and over how long a rate is averaged.
+const (
+	barEvery  = 150 * time.Millisecond
+	lineEvery = 10 * time.Second
+	averaging = 5 * time.Second
+)
+
+// board shows how the files of a put are getting on: on a terminal a bar for each
+// that is being sent, elsewhere a line now and then. It may be used concurrently.
+type board struct {
+	w    io.Writer     // for lines; above the bars if there are any
+	bars *mpb.Progress // nil without a terminal
+
+	stop chan struct{}
+	once sync.Once
+	wg   sync.WaitGroup
+
+	mu    sync.Mutex
+	views map[*putJob]*view // of the files that are being sent
+}
+
+// view is one file on the board.
+type view struct {
+	meter *meter
+	began time.Time
+	from  int64 // bytes that were there when it began
+	speed speed
+	text  atomic.Pointer[string]
+	bar   *mpb.Bar // nil without a terminal
+}
+
+func newBoard(w io.Writer, quiet bool) *board {
+	b := &board{w: w, stop: make(chan struct{}), views: map[*putJob]*view{}}
+	every := lineEvery
+	switch {
+	case quiet:
+		b.w = io.Discard
+	case isTerminal(w):
+		b.bars = mpb.New(mpb.WithOutput(w), mpb.WithRefreshRate(barEvery), mpb.WithAutoRefresh())
+		b.w, every = b.bars, barEvery
+	}
+	b.wg.Go(func() {
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-b.stop:
+				return
+			case now := <-tick.C:
+				b.update(now)
+			}
+		}
+	})
+	return b
+}
+
+// close ends the showing; the terminal is then free. A second one does nothing.
+func (b *board) close() {
+	b.once.Do(func() { close(b.stop) })
+	b.wg.Wait()
+	if b.bars != nil {
+		b.bars.Wait()
+	}
+}
+
+// begin shows a file that is being sent from now on.
+func (b *board) begin(j *putJob, m *meter) {
+	st, now := j.put.Load().Status(), time.Now()
+	v := &view{meter: m, began: now, from: j.sent(m)}
+	v.speed.update(now, v.from)
+	text := "sending"
+	if st.Acked > 0 {
+		text = fmt.Sprintf("going on with %s parts", st.Progress())
+	}
+	v.text.Store(&text)
+	name := mount.Printable(filepath.Base(j.name()))
+	if b.bars != nil {
+		v.bar = b.bars.AddBar(0, // a total from the start would end the bar before the File exists
+			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
+			mpb.AppendDecorators(decor.Percentage(decor.WCSyncSpace), decor.Any(func(decor.Statistics) string { return " " + *v.text.Load() })))
+		v.bar.SetTotal(st.Size, false)
+		v.bar.SetCurrent(v.from)
+		v.bar.SetRefill(v.from)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.views[j] = v
+	if v.bar == nil || st.Acked > 0 {
+		fmt.Fprintf(b.w, "%s: %s, %s\n", name, text, size(st.Size))
+	}
+}
+
+// end takes a file off the board; st is its result, nil if it has none.
+func (b *board) end(j *putJob, st *uploader.Status) {
+	b.mu.Lock()
+	v := b.views[j]
+	delete(b.views, j)
+	b.mu.Unlock()
+	if v.bar != nil {
+		v.bar.Abort(true)
+	}
+	if st == nil {
+		return // its error is printed in its turn
+	}
+	took := time.Since(v.began)
+	rate := float64(st.Size-v.from) / max(took.Seconds(), 1e-3)
+	fmt.Fprintf(b.w, "%s: %s, %s in %s, %s/s\n", mount.Printable(filepath.Base(j.name())), st.FileID,
+		size(st.Size), took.Round(100*time.Millisecond), size(int64(rate)))
+}
+
+// update brings every file up to date.
+func (b *board) update(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for j, v := range b.views {
+		st, n := j.put.Load().Status(), j.sent(v.meter)
+		v.speed.update(now, n)
+		text := standingOf(st, n, v.speed.rate, now)
+		v.text.Store(&text)
+		if v.bar != nil {
+			v.bar.SetCurrent(n)
+			continue
+		}
+		fmt.Fprintf(b.w, "%s: %s\n", mount.Printable(filepath.Base(j.name())), text)
+	}
+}
+
+// standingOf says how a file is getting on, of which n bytes have been sent.
+func standingOf(st *uploader.Status, n int64, rate float64, now time.Time) string {
+	text := fmt.Sprintf("%s of %s", size(n), size(st.Size))
+	switch {
+	case st.State == uploader.StateRetrying:
+		return fmt.Sprintf("%s, %s; next attempt %s", text, st.Error, when(st.NextAttempt, now))
+	case n == st.Size && st.Size > 0:
+		return text + ", all sent, waiting for the File"
+	case rate < 1:
+		return text
+	}
+	left := time.Duration(min(float64(st.Size-n)/rate, math.MaxInt32) * float64(time.Second))
+	return fmt.Sprintf("%s, %s/s, %s", text, size(int64(rate)), humanize.RelTime(now.Add(left), now, "", "left"))
+}
+
+// speed is a rate that follows what happens now, smoothly.
+type speed struct {
+	rate float64 // bytes per second
+	at   time.Time
+	n    int64
+}
+
+func (s *speed) update(now time.Time, n int64) {
+	dt := now.Sub(s.at).Seconds()
+	if !s.at.IsZero() && dt > 0 {
+		rate := max(0, float64(n-s.n)) / dt
+		if s.rate == 0 {
+			s.rate = rate
+		}
+		s.rate += (rate - s.rate) * (1 - math.Exp(-dt/averaging.Seconds()))
+	}
+	s.at, s.n = now, n
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"uploadfs/uploader"
+)
+
+// meter is a Backend that counts what it is given to send. It may be used as
+// concurrently as the one it decorates.
+type meter struct {
+	uploader.Backend
+
+	mu      sync.Mutex
+	bytes   map[string]int64 // by Upload: of its acknowledged parts, and of those under way as far as they have gone
+	lastAck time.Time        // when the API last answered something with success
+}
+
+func newMeter(b uploader.Backend) *meter {
+	return &meter{Backend: b, bytes: map[string]int64{}, lastAck: time.Now()}
+}
+
+// sent is how many bytes of an Upload have gone through the meter.
+func (m *meter) sent(uploadID string) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bytes[uploadID]
+}
+
+func (m *meter) add(uploadID string, n int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bytes[uploadID] += n
+}
+
+func (m *meter) ack(err error) {
+	if err == nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.lastAck = time.Now()
+	}
+}
+
+// Create implements [uploader.Backend].
+func (m *meter) Create(ctx context.Context, spec uploader.Spec) (uploader.Upload, error) {
+	up, err := m.Backend.Create(ctx, spec)
+	m.ack(err)
+	return up, err
+}
+
+// AddPart implements [uploader.Backend].
+func (m *meter) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
+	c := &counted{meter: m, uploadID: uploadID, body: body}
+	id, err := m.Backend.AddPart(ctx, uploadID, io.NewSectionReader(c, 0, body.Size()))
+	m.ack(err)
+	if err != nil {
+		m.add(uploadID, -c.at)
+	}
+	return id, err
+}
+
+// counted is a part's body that reports how far it has been read.
+type counted struct {
+	meter    *meter
+	uploadID string
+	body     *io.SectionReader
+	at       int64 // the end of the last read; one goroutine at a time reads
+}
+
+func (c *counted) ReadAt(p []byte, off int64) (int, error) {
+	n, err := c.body.ReadAt(p, off)
+	c.meter.add(c.uploadID, off+int64(n)-c.at)
+	c.at = off + int64(n)
+	return n, err
+}
+
+// watch calls giveUp when the API has acknowledged nothing for the time given.
+// stop ends it.
+func (m *meter) watch(patience time.Duration, giveUp func(error)) (stop func()) {
+	done := make(chan struct{})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		tick := time.NewTicker(max(patience/20, time.Millisecond))
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case now := <-tick.C:
+				m.mu.Lock()
+				idle := now.Sub(m.lastAck)
+				m.mu.Unlock()
+				if idle >= patience {
+					giveUp(fmt.Errorf("nothing was acknowledged for %s (see --timeout)", patience))
+					return
+				}
+			}
+		}
+	})
+	return func() {
+		close(done)
+		watching.Wait()
+	}
+}

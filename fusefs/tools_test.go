@@ -1,0 +1,110 @@
+package fusefs_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// tool is a program that people use on files, run in an empty directory of a
+// mount. Its arguments are a file of two parts ($1), a directory of small files
+// ($2) and an empty directory ($3), none of them in the mount.
+type tool struct {
+	name string
+	do   string // bash; it fails with the first command that does
+
+	// uploads is how many Uploads it makes: one for each close that left
+	// another content behind. 0 is one for each file with content that there is
+	// afterwards.
+	uploads int
+
+	// later is set for tools whose last word is a rename. It waits for nothing,
+	// so the File is there soon, and not already when the tool ends.
+	later bool
+}
+
+// toolCommands are the commands that the tools are made of, beyond those that every
+// system has. All are needed: a table that shrinks by itself proves nothing.
+var toolCommands = []string{"curl", "git", "python3", "rsync", "setfattr", "sqlite3", "unzip", "vim", "zip"}
+
+// runTools runs each tool, and compares the API with the mount.
+func runTools(t *testing.T, o stackOptions, tools []tool) {
+	for _, command := range toolCommands {
+		_, err := exec.LookPath(command)
+		require.NoError(t, err, "install it: scripts/test does")
+	}
+	s := newStack(t, o)
+	src, _ := source(t, 9*mib+123)
+	small := smallFiles(t)
+	for i, tool := range tools {
+		t.Run(tool.name, func(t *testing.T) {
+			s := s.in(t)
+			before := s.API.Stats()
+			dir := fmt.Sprintf("%02d", i)
+			s.run("set -e; mkdir "+dir+"; cd "+dir+"\n"+tool.do, src, small, t.TempDir())
+			inodes := s.allCompleted(dir, tool.later)
+			want := int64(tool.uploads)
+			if want == 0 {
+				want = int64(inodes)
+			}
+			after := s.API.Stats()
+			require.Equal(t, want, after.FilesCreated-before.FilesCreated, "Files")
+			require.Equal(t, want, after.UploadsCreated-before.UploadsCreated, "Uploads")
+			require.Zero(t, s.pending(), "an Upload that nobody completes or cancels")
+		})
+	}
+}
+
+// in is the stack for a subtest.
+func (s *stack) in(t *testing.T) *stack {
+	sub := *s
+	sub.t = t
+	return &sub
+}
+
+// allCompleted checks that the API has every file below dir as the mount has it,
+// and returns how many files with content that are, whatever names each has.
+func (s *stack) allCompleted(dir string, later bool) int {
+	s.t.Helper()
+	inodes := map[string]bool{}
+	list := s.run(`find "$1" -type f -printf '%i %s %p\n'`, dir)
+	for line := range strings.Lines(list) {
+		field := strings.SplitN(strings.TrimSpace(line), " ", 3)
+		name := field[2]
+		if size, err := strconv.Atoi(field[1]); err == nil && size == 0 {
+			require.Equal(s.t, "empty", s.attr(name, "state"), name)
+			continue
+		}
+		if later {
+			s.eventually(name, "completed")
+		}
+		s.completed(name, s.read(name))
+		inodes[field[0]] = true
+	}
+	return len(inodes)
+}
+
+// smallFiles makes a directory with a few small files, an empty one among them.
+func smallFiles(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "sub"), 0o755))
+	for i, name := range []string{"a.txt", "b.jsonl", "sub/c", "empty"} {
+		content := strings.Repeat(fmt.Sprintf("{\"line\": \"of %s\"}\n", name), 1000*(i+1))
+		if name == "empty" {
+			content = ""
+		}
+		name = filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(name, []byte(content), 0o644))
+		old := time.Unix(1_700_000_000, 123_000_000) // a tool that keeps times has one to keep
+		require.NoError(t, os.Chtimes(name, old, old))
+	}
+	return dir
+}
