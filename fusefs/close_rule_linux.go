@@ -73,9 +73,19 @@ func (r *rules) judge(pid uint32, h *handle) verdict {
 	if !h.writer.Dirty() {
 		return verdictNothing
 	}
-	caller, err := groupOf(pid)
+	status, err := readStatus(int(pid))
 	if err != nil {
 		return verdictCommit // pid 0, another PID namespace: nothing can be told
+	}
+	if status.starting {
+		// Closed by execve(2), which cannot pass on an error. Until it ends,
+		// whoever reads the process's stat waits, ps(1) as well as we, so it
+		// must not wait for anything. If this is the last close, RELEASE commits.
+		return verdictFull
+	}
+	caller, err := groupOf(pid)
+	if err != nil {
+		return verdictCommit
 	}
 	task, err := readStat(fmt.Sprintf("/proc/%d/task/%d/stat", caller.tgid, pid))
 	if err != nil {
@@ -85,7 +95,7 @@ func (r *rules) judge(pid uint32, h *handle) verdict {
 	if exiting && task.exitCode&0x7f != 0 {
 		return verdictInterrupted
 	}
-	if st, err := readStatus(int(pid)); err == nil && st.killed() {
+	if status.killed() {
 		return verdictInterrupted
 	}
 	if exiting && task.exitCode != 0 {

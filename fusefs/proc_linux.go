@@ -76,6 +76,10 @@ func (p process) lives() bool {
 type taskStatus struct {
 	tgid                              int
 	pending, shared, blocked, ignored uint64 // signal masks; bit 0 is signal 1
+
+	// starting is set inside execve(2), after the old program's memory is gone
+	// and before the new one's is there: no program runs without code.
+	starting bool
 }
 
 func readStatus(pid int) (taskStatus, error) {
@@ -103,6 +107,8 @@ func readStatus(pid int) (taskStatus, error) {
 			mask(&st.blocked)
 		case "SigIgn":
 			mask(&st.ignored)
+		case "VmExe":
+			st.starting = value == "0 kB"
 		}
 	}
 	if st.tgid == 0 {

@@ -6,15 +6,15 @@ import "testing"
 func TestToolFiles(t *testing.T) {
 	runTools(t, stackOptions{}, []tool{
 		{name: "cp", do: `cp "$1" f; cmp "$1" f`},
-		{name: "cp -a", do: `cp -a "$1" f; cp -a "$2" d; diff -r "$2" d; [[ d/a.txt -ef d/a.txt && ! d/a.txt -nt "$2/a.txt" ]]`},
-		{name: "cp within", do: `cp "$1" f; cp f g; cp -a f h; cp --reflink=auto f i; cmp f g; cmp f h; cmp f i`},
+		{name: "cp -a", do: `cp -a "$1" f; cp -a "$2" d; diff -r "$2" d; [[ ! d/a.txt -nt "$2/a.txt" ]]`},
+		{name: "cp within", do: `cp "$1" f; cp f g; cmp f g; cp -a "$2/a.txt" h; cp -a h i; cmp h i; [[ ! h -nt i && ! i -nt h ]]`},
 		{name: "cp over", do: `cp "$1" f; cp "$2/a.txt" f; cmp "$2/a.txt" f`, uploads: 2},
 		{name: "cp --sparse", do: `truncate -s 12M "$3/h"; dd if="$1" of="$3/h" bs=1M seek=4 count=1 conv=notrunc status=none
 			cp --sparse=always "$3/h" f; cmp "$3/h" f; cp --sparse=always f g; cmp f g; cp f h; cmp f h`},
 		{name: "dd", do: `dd if="$1" of=f bs=4k status=none; cmp "$1" f`},
 		{name: "dd conv=notrunc", do: `cp "$1" f; printf HEAD | dd of=f conv=notrunc status=none; cmp -i 4 "$1" f`, uploads: 2},
 		{name: "dd seek", do: `dd if="$2/a.txt" of=f bs=1M seek=9 status=none; cmp -i 0:9M "$2/a.txt" f`},
-		{name: "dd oflag=direct", do: `dd if="$1" of=f bs=1M iflag=count_bytes count=9M oflag=direct status=none; cmp -n 9M "$1" f`},
+		{name: "dd oflag=direct", do: `dd if="$1" of=f bs=1M oflag=direct status=none; cmp "$1" f`},
 		{name: "dd oflag=append,sync", do: `cp "$2/a.txt" f; dd if="$2/a.txt" of=f bs=64k oflag=append,sync conv=notrunc status=none`, uploads: 2},
 		{name: "cat", do: `cat "$1" > f; cmp "$1" f`},
 		{name: "tee", do: `tee f g < "$1" > /dev/null; cmp "$1" f; cmp "$1" g`},
@@ -32,7 +32,7 @@ func TestToolFiles(t *testing.T) {
 		{name: "mv in", do: `cp "$1" "$3/f"; mv "$3/f" .; cmp "$1" f; cp -r "$2" "$3/d"; mv "$3/d" .; diff -r "$2" d`},
 		{name: "mv out", do: `cp "$1" f; mv f "$3"; cmp "$1" "$3/f"`, uploads: 1},
 		{name: "mv within", do: `cp "$1" f; mkdir d; mv f d/g; mv d e; cp "$2/a.txt" f; mv e/g f; cmp "$1" f`, uploads: 2},
-		{name: "mv --exchange of names", do: `echo a > f; echo b > g; mv f h; mv g f; mv h g; [[ $(cat f g) = $'b\na' ]]`},
+		{name: "mv, two names exchanged", do: `echo a > f; echo b > g; mv f h; mv g f; mv h g; [[ $(cat f g) = $'b\na' ]]`},
 		{name: "install", do: `install -D -m 640 "$1" d/f; cmp "$1" d/f; [[ $(stat -c %a d/f) = 640 ]]`},
 		{name: "ln", do: `cp "$1" f; ln f g; echo more >> g; cmp f g; rm f`, uploads: 2},
 		{name: "ln -s", do: `ln -s f l; cat "$1" > l; cmp "$1" f`},

@@ -83,6 +83,8 @@ func TestToolDatabases(t *testing.T) {
 	runTools(t, stackOptions{}, []tool{
 		{name: "sqlite, rollback journal kept", do: `sqlite3 db "pragma journal_mode=truncate; pragma synchronous=normal; create table t(a); insert into t select value from generate_series(1, 10000);" > /dev/null
 			[[ $(sqlite3 -readonly db "pragma integrity_check; select count(*) from t") = $'ok\n10000' ]]`},
+		{name: "sqlite, rollback journal", do: `sqlite3 db "create table t(a)" "insert into t values(1)" "insert into t values(2)" "begin; delete from t; rollback"
+			[[ $(sqlite3 -readonly db "pragma integrity_check; select count(*) from t") = $'ok\n2' ]]`},
 		{name: "sqlite, WAL", do: `sqlite3 db "pragma journal_mode=wal; create table t(a); insert into t select value from generate_series(1, 10000); update t set a = a + 1;" > /dev/null
 			[[ $(sqlite3 db "pragma integrity_check; select sum(a) from t") = $'ok\n50015000' ]]`},
 		{name: "sqlite, two programs", do: `sqlite3 db "create table t(a)"

@@ -80,6 +80,8 @@ func (s *session) commit(target uint64) error {
 	if info.Size != s.content.size && s.sight == nil {
 		return localError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, s.content.size))
 	}
+	again := s.insisted
+	s.insisted = false
 	for expired, listedOnly := 0, false; ; {
 		md5, err := s.transferAll(target)
 		known := true // that there is no File of it yet
@@ -107,6 +109,9 @@ func (s *session) commit(target uint64) error {
 			// more, with an Upload that has no others.
 			listedOnly = true
 			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.path, "error", err)
+		case KindOf(err) == Refused && !known && again && !errors.Is(err, errSeveral):
+			again = false
+			s.u.log.Warn("its outcome cannot be known, everything is sent again", "path", s.rec.path, "error", err)
 		default:
 			return err
 		}

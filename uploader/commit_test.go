@@ -1,3 +1,5 @@
+//go:build linux
+
 package uploader_test
 
 import (
@@ -389,7 +391,7 @@ func TestLargerThanTheLargestUpload(t *testing.T) {
 }
 
 func TestAWriteFarAwayCostsNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, func(o *uploader.Options) { o.PartSize = uploader.MaxPart })
 	f := w.openFile("f")
 	f.writeAt(0, data(10, 1))
 	f.failWrite(math.MaxInt64-4096, 4096, 0, os.ErrInvalid)

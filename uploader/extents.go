@@ -10,6 +10,14 @@ type extent struct{ off, end int64 }
 // write-back makes a handful. Not safe for concurrent use.
 type extents []extent
 
+// total is how many bytes are in the set.
+func (x extents) total() (n int64) {
+	for _, e := range x {
+		n += e.end - e.off
+	}
+	return n
+}
+
 // add puts [off, end) into the set.
 func (x *extents) add(off, end int64) {
 	if off >= end {

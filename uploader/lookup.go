@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -50,6 +51,10 @@ func (s *session) checked(x *transfer) context.Context {
 		return s.u.lookFor(ctx, x.upload.ID, x.spec, x.created)
 	})
 }
+
+// errSeveral says that only somebody who can read the Files can tell which is the
+// result: another one would make it no clearer.
+var errSeveral = errors.New("several Files could be the result")
 
 // turns lets Uploads of the same name, purpose and size, which only their
 // content tells apart, be completed one after the other. A File that turns up
@@ -111,16 +116,19 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, crea
 	if err != nil {
 		return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
 	}
+	unclear := &Error{Op: "complete", UploadID: uploadID, Kind: Refused}
 	switch {
 	case len(free) == 0:
 		return File{}, false, nil
+	case len(free) > 1:
+		unclear.Err = errors.Join(errSeveral, ErrOutcomeUnknown)
+		unclear.Message = fmt.Sprintf("its answer was lost and several Files could be the result (%s): delete all but one at the API and retry", strings.Join(ids, ", "))
+		return File{}, false, unclear
 	case rivals > 0:
-		return File{}, false, &Error{Op: "complete", UploadID: uploadID, Kind: Refused, Err: ErrOutcomeUnknown, Message: fmt.Sprintf(
-			"its answer was lost, and a File (%s) may be its result or that of another Upload of the same name and size: retry when that is settled", strings.Join(ids, ", "))}
-	case len(free) == 1:
-		u.log.Info("the answer to complete was lost, and the File is there", "upload", uploadID, "file", free[0].ID)
-		return free[0], true, nil
+		unclear.Err = ErrOutcomeUnknown
+		unclear.Message = fmt.Sprintf("its answer was lost, and %s may be its result or that of another Upload of the same name and size: `uploadfs retry` sends it again", ids[0])
+		return File{}, false, unclear
 	}
-	return File{}, false, &Error{Op: "complete", UploadID: uploadID, Kind: Refused, Err: ErrOutcomeUnknown, Message: fmt.Sprintf(
-		"its answer was lost and several Files could be the result (%s): delete all but one at the API and retry", strings.Join(ids, ", "))}
+	u.log.Info("the answer to complete was lost, and the File is there", "upload", uploadID, "file", free[0].ID)
+	return free[0], true, nil
 }

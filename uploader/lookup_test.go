@@ -1,3 +1,5 @@
+//go:build linux
+
 package uploader_test
 
 import (
@@ -5,7 +7,9 @@ import (
 	"context"
 	"io"
 	"os"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -42,7 +46,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		require.Equal(t, uploader.StateFailed, st.State)
 		require.Contains(t, st.Error, strangers.ID)
 		require.Contains(t, st.Error, w.mem.Files()[1].ID)
-		// It stays unknown, so a retry looks first.
+		// It stays unknown, and to try again makes no File more of it.
 		require.NoError(t, w.up.Retry("f"))
 		w.settle()
 		require.Equal(t, uploader.StateFailed, w.status("f").State)
@@ -51,6 +55,40 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		require.Equal(t, uploader.StateFailed, w.status("f").State)
 		require.Equal(t, 2, w.mem.Counts().Calls[uploadertest.OpComplete], "the stranger's and ours")
 		require.Len(t, w.mem.Files(), 2)
+		require.NoError(t, w.put("f", data(3*chunk, 2)))
+		w.uploaded("f")
+	})
+	t.Run("its File was deleted since", func(t *testing.T) {
+		w := newWorld(t)
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
+		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.Denied())
+		require.Error(t, w.put("f", data(3*chunk, 1)))
+		deleted := w.mem.Files()[0].ID
+		w.stop()
+		w.opts.Backend = retry.New(without{w.mem, deleted}, retry.Options{First: 1})
+		w.start()
+		w.settle()
+		require.Equal(t, uploader.StateFailed, w.status("f").State, "perhaps it is only not listed yet")
+		// But somebody may insist.
+		require.NoError(t, w.up.Retry("f"))
+		w.settle()
+		w.uploaded("f")
+		require.Len(t, w.mem.Files(), 2)
+	})
+	t.Run("it could be that of another Upload", func(t *testing.T) {
+		w := newWorld(t)
+		require.NoError(t, os.Mkdir(w.path("d"), 0o700))
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.Denied())
+		require.Error(t, w.put("d/f", data(3*chunk, 1)))
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
+		require.Error(t, w.put("f", data(3*chunk, 2)))
+		require.Contains(t, w.noResult("f").Error, w.mem.Files()[0].ID)
+		for _, name := range []string{"f", "d/f"} {
+			require.NoError(t, w.up.Retry(name))
+			w.settle()
+			w.uploaded(name)
+		}
 	})
 	t.Run("nobody may look", func(t *testing.T) {
 		w := newWorld(t)
@@ -63,6 +101,17 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		w.uploaded("f")
 		require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
 	})
+}
+
+// without is an API at which a File has been deleted.
+type without struct {
+	uploader.Backend
+	id string
+}
+
+func (w without) FindFiles(ctx context.Context, spec uploader.Spec, since time.Time) ([]uploader.File, error) {
+	files, err := w.Backend.FindFiles(ctx, spec, since)
+	return slices.DeleteFunc(files, func(f uploader.File) bool { return f.ID == w.id }), err
 }
 
 // stranger is a File that somebody else has uploaded.

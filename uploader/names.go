@@ -21,10 +21,14 @@ const DefaultHoldFor = 30 * time.Second
 // heldNames are the names of files that are not finished yet: what editors,
 // rsync, browsers and the kernel's own clients call a file that they rename, or
 // remove, when it is. rsync: .name.XXXXXX; vim: 4913 and .name.swp; GLib:
-// .goutputstream-XXXXXX; GNU sed -i: sedXXXXXX.
+// .goutputstream-XXXXXX; GNU sed -i: sedXXXXXX; Python's tempfile: tmpxxxxxxxx.
+// SQLite's journals are here because it closes them only to remove them: sending
+// one would make every transaction wait for the network, and leave a File that is
+// of no use to anybody.
 var heldNames = []string{
 	".*.??????", "*.tmp", "*.part", "*.partial", "*.crdownload", "*~", ".*.sw?",
 	".goutputstream-*", "sed??????", "4913", ".fuse_hidden*", ".nfs*",
+	"tmp" + strings.Repeat("[a-z0-9_]", 8), "*-journal", "*-wal", "*-shm",
 }
 
 // Validate reports the first glob that cannot be one.

@@ -13,6 +13,8 @@ func TestHeldNames(t *testing.T) {
 		"a.tmp": true, "dir/a.part": true, "a.partial": true, "a.crdownload": true, "a.txt~": true,
 		".a.txt.Xk3f9Q": true, "dir/.a.txt.Xk3f9Q": true, ".a.txt.swp": true, ".a.swx": true,
 		".goutputstream-AB12": true, "sedAbCdEf": true, "4913": true, ".fuse_hidden0001": true, ".nfs000001": true,
+		"tmpx_3f9qz0": true, "tmpx_3f9qz": false, "tmpdata.txt": false,
+		"db-journal": true, "db.sqlite-wal": true, "db.sqlite-shm": true, "journal": false,
 		"a.draft": true, "deep/down/a.draft": true,
 		"inbox/a": true, "inbox/sub/a": false, "x/inbox/a": false, "out/a.bin": true, "a.bin": false,
 	} {

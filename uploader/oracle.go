@@ -131,8 +131,9 @@ func (s *session) learnNext() bool {
 // inTime reports whether an Upload of size bytes, declared now, would be
 // completed well before it expires, at the rates seen. mu is held.
 func (s *session) inTime(size int64) bool {
-	left := float64(size - s.content.written.prefix())
-	rate := float64(s.content.written.prefix()) / max(time.Since(s.began).Seconds(), 1e-3)
+	written := s.content.written.total() // in whatever order the kernel sent it
+	left := float64(size - written)
+	rate := float64(written) / max(time.Since(s.began).Seconds(), 1e-3)
 	need := left / max(rate, 1)
 	if line := s.u.line.rate(); line > 0 {
 		need = max(need, float64(size)/line)

@@ -142,7 +142,7 @@ func (u *Uploader) unchanged(r *record, f found) (bool, error) {
 
 // keep makes the file interrupted.
 func (u *Uploader) keep(r *record, f found, reason string) error {
-	r.path, r.open = f.path, false
+	r.path, r.open, r.size = f.path, false, f.info.Size
 	if r.fileID != "" || r.completing {
 		// What came of them is not what is here now.
 		if r.fileID != "" {
@@ -156,7 +156,6 @@ func (u *Uploader) keep(r *record, f found, reason string) error {
 	}
 	u.log.Warn("interrupted", "path", r.path, "why", reason)
 	return u.load(r, func(s *session) {
-		s.content.size = f.info.Size
 		if !s.rec.state.may(StateInterrupted) {
 			s.rec.state = StateWriting // it has been written to, whoever did
 		}

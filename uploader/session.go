@@ -53,11 +53,12 @@ type session struct {
 	learning  bool           // learn is at work
 	guessed   bool           // the size cannot be told: do not ask again for this content
 
-	xfer    *transfer // the Upload that the content goes to; nil while there is none
-	running *run      // the commit under way
-	asked   uint64    // the generation that the last close spoke of
-	next    time.Time // while retrying: the next attempt
-	lastAck time.Time // when the API last acknowledged bytes of this content
+	xfer     *transfer // the Upload that the content goes to; nil while there is none
+	running  *run      // the commit under way
+	asked    uint64    // the generation that the last close spoke of
+	insisted bool      // somebody wants it sent even if there may be a File already
+	next     time.Time // while retrying: the next attempt
+	lastAck  time.Time // when the API last acknowledged bytes of this content
 }
 
 // waiter is a close that waits until its generation is settled.
@@ -263,6 +264,9 @@ func (s *session) unsettle() {
 	if s.xfer == nil {
 		s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
 		s.rec.parts = nil
+	}
+	if s.rec.completing && s.running == nil && s.xfer != nil {
+		s.xfer.end(errors.New("nobody knows whether it is a File already")) // it may take no more parts
 	}
 	s.rec.completing = false // whatever comes of it is not this content's
 	s.rec.state, s.rec.since = StateWriting, time.Now()

@@ -327,7 +327,7 @@ func (u *Uploader) Retry(path string) error {
 			s.settle(StateEmpty, nil)
 			return nil
 		}
-		s.asked = s.content.gen
+		s.asked, s.insisted = s.content.gen, true
 		s.move(StateUploading, nil)
 		s.start()
 		return nil

@@ -44,14 +44,12 @@ const (
 
 // openPutDir makes the directory, for this user alone.
 func openPutDir(path string) (*putDir, error) {
+	var err error
 	if path == "" {
-		beside, err := mount.DefaultStateDir("/")
-		if err != nil {
-			return nil, err
-		}
-		path = filepath.Join(filepath.Dir(beside), putName)
+		path, err = defaultPutDir()
+	} else {
+		path, err = filepath.Abs(path)
 	}
-	path, err := filepath.Abs(path)
 	if err == nil {
 		err = os.MkdirAll(filepath.Join(path, "spool"), 0o700)
 	}
@@ -66,6 +64,12 @@ func openPutDir(path string) (*putDir, error) {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	return &putDir{path, lock}, nil
+}
+
+// defaultPutDir is where the state directory is unless told otherwise.
+func defaultPutDir() (string, error) {
+	mounts, err := mount.DefaultStateDir("/")
+	return filepath.Join(filepath.Dir(mounts), putName), err
 }
 
 // close gives up all locks.

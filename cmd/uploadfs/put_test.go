@@ -1,0 +1,326 @@
+//go:build linux
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader"
+	"uploadfs/uploader/localapi"
+)
+
+// put prepares a put with the box's own state directory.
+func (b *box) put(args ...string) []string {
+	return append([]string{"put", "--state-dir", b.state}, args...)
+}
+
+// content is what a File at the API has.
+func (a *api) content(b *box, fileID string) []byte {
+	b.Helper()
+	r, err := a.OpenContent(fileID)
+	require.NoError(b, err)
+	defer r.Close()
+	content, err := io.ReadAll(r)
+	require.NoError(b, err)
+	return content
+}
+
+// file is what the API says of a File.
+func (a *api) file(b *box, fileID string) localapi.FileInfo {
+	b.Helper()
+	for _, f := range a.Files() {
+		if f.ID == fileID {
+			return f
+		}
+	}
+	require.FailNow(b, "no such File", fileID)
+	return localapi.FileInfo{}
+}
+
+// big writes a file of n bytes, of which no two KiB are alike.
+func (b *box) big(name string, n int) []byte {
+	b.Helper()
+	content := make([]byte, n)
+	for i := 0; i+8 <= n; i += 1 << 10 {
+		copy(content[i:], fmt.Sprintf("%08x", i))
+	}
+	b.write(name, string(content))
+	return content
+}
+
+func TestPutFiles(t *testing.T) {
+	eachUser(t, func(b *box) {
+		a := newAPI(b.T)
+		a.use(b)
+		content := b.big("big.bin", 20<<20+1)
+		b.write("train.jsonl", "{}\n")
+		out := b.ok(b.put("--part-size", "8MiB", "--expires-after", "2h", b.path("big.bin"), "train.jsonl")...)
+		ids := strings.Fields(out)
+		require.Len(b, ids, 2)
+		require.True(b, bytes.Equal(content, a.content(b, ids[0])))
+		big := a.file(b, ids[0])
+		require.Equal(b, "big.bin", big.Filename)
+		require.Equal(b, "user_data", big.Purpose)
+		require.Equal(b, "application/octet-stream", big.MimeType)
+		require.Len(b, big.Parts, 3)
+		require.InDelta(b, 7200, big.ExpiresAt.Sub(big.CreatedAt).Seconds(), 2)
+		small := a.file(b, ids[1])
+		require.Equal(b, "train.jsonl", small.Filename)
+		require.Equal(b, "text/jsonl", small.MimeType)
+
+		line := b.ok(b.put("--json", "--purpose", "batch", "--filename", "other.jsonl", "--mime-type", "text/plain",
+			"--checksum", "none", "--base-url", a.url, "train.jsonl")...)
+		var st uploader.Status
+		require.NoError(b, json.Unmarshal([]byte(line), &st))
+		require.Equal(b, 1, strings.Count(line, "\n"))
+		require.Equal(b, "train.jsonl", st.Path)
+		require.Equal(b, uploader.StateCompleted, st.State)
+		require.Empty(b, st.MD5)
+		require.NotContains(b, ids, st.FileID, "another put is another File")
+		other := a.file(b, st.FileID)
+		require.Equal(b, "other.jsonl", other.Filename)
+		require.Equal(b, "batch", other.Purpose)
+		require.Equal(b, "text/plain", other.MimeType)
+
+		fi, err := os.Stat(b.state)
+		require.NoError(b, err)
+		require.Equal(b, os.FileMode(0o700), fi.Mode().Perm())
+	})
+}
+
+func TestPutShowsProgressOnStderr(t *testing.T) {
+	b := self(t)
+	newAPI(t).use(b)
+	b.write("a", "hello")
+	r := b.uploadfs(b.put("a")...)
+	require.Zero(t, r.code, r.stderr)
+	require.Regexp(t, `^a: sending, 5 B\na: file-\w+, 5 B in .*/s\n$`, r.stderr)
+	r = b.uploadfs(b.put("--quiet", "a")...)
+	require.Zero(t, r.code)
+	require.Empty(t, r.stderr)
+}
+
+func TestPutStandardInput(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	put := binary + " put --quiet --state-dir " + b.state
+	id := strings.TrimSpace(b.shOK("printf hello | " + put + " --filename x.txt -"))
+	require.Equal(t, "hello", string(a.content(b, id)))
+	require.Equal(t, "x.txt", a.file(b, id).Filename)
+	spooled := func() []string {
+		names, err := filepath.Glob(filepath.Join(b.state, "spool", "*"))
+		require.NoError(t, err)
+		return names
+	}
+	require.Empty(t, spooled())
+
+	r := b.sh(": | " + put + " --filename x.txt -")
+	require.Equal(t, 1, r.code)
+	require.Contains(t, r.stderr, "standard input is empty")
+	require.Empty(t, spooled())
+
+	// What cannot be read again is kept, and the line says how to go on.
+	a.refuse(403, "Not you.")
+	r = b.sh("printf world | " + put + " --filename 'a b' -")
+	require.Equal(t, 1, r.code)
+	require.Contains(t, r.stderr, "Not you.; what was read is kept, so go on with: uploadfs put --filename \"a b\" "+spooled()[0])
+	a.SetIntercept(nil)
+	parts := a.Stats().PartsStored
+	id = strings.TrimSpace(b.ok(b.put("--quiet", "--filename", "a b", spooled()[0])...))
+	require.Equal(t, "world", string(a.content(b, id)))
+	require.Equal(t, parts, a.Stats().PartsStored, "the part was there")
+}
+
+// stopped is a put that has been ended with n of its parts acknowledged. It sends
+// one after the other: when the next one is held, all answers but the last one are
+// in its journal.
+func (b *box) stopped(a *api, n int, sig syscall.Signal, args ...string) result {
+	b.Helper()
+	began := make(chan struct{}, 100)
+	gate := make(chan struct{}, n)
+	for range n {
+		gate <- struct{}{}
+	}
+	a.SetIntercept(func(p localapi.Point) *localapi.Fault {
+		if p.Op == localapi.OpPart && p.Stage == localapi.StageReceived {
+			select {
+			case <-gate:
+			default:
+				began <- struct{}{}
+				<-p.Request.Context().Done()
+				return &localapi.Fault{Reset: true}
+			}
+		}
+		return nil
+	})
+	defer a.SetIntercept(nil)
+	cmd := b.command(binary, append(args, "--parallel", "1")...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.NoError(b, cmd.Start())
+	<-began
+	require.NoError(b, cmd.Process.Signal(sig))
+	require.Error(b, cmd.Wait())
+	return result{stderr: stderr.String(), code: cmd.ProcessState.ExitCode()}
+}
+
+func TestPutGoesOn(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			b := self(t)
+			a := newAPI(t)
+			a.use(b)
+			content := b.big("f", 40<<20)
+			args := b.put("--part-size", "8MiB", "f")
+			r := b.stopped(a, 3, sig, args...)
+			if sig != syscall.SIGKILL {
+				require.Equal(t, 1, r.code)
+				require.Regexp(t, `uploadfs: f: stopped; the API has [23]/5 parts, and the same command goes on from there until \d\d:\d\d\n$`, r.stderr)
+			}
+			before := a.Stats().PartsStored
+			r = b.uploadfs(args...)
+			require.Zero(t, r.code, r.stderr)
+			var known int64
+			_, err := fmt.Sscanf(r.stderr, "f: going on with %d/5 parts, 40 MiB\n", &known)
+			require.NoError(t, err, r.stderr)
+			require.GreaterOrEqual(t, known, int64(2))
+			require.True(t, bytes.Equal(content, a.content(b, strings.TrimSpace(r.stdout))))
+			require.EqualValues(t, 1, a.Stats().UploadsCreated)
+			require.Equal(t, before+5-known, a.Stats().PartsStored)
+		})
+	}
+}
+
+func TestPutOfAFileThatChanges(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	content := b.big("f", 24<<20)
+	started, release := a.block(t)
+	cmd := b.command(binary, b.put("--part-size", "8MiB", "f")...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	require.NoError(t, cmd.Start())
+	<-started
+	copy(content[9<<20:], "changed")
+	b.write("f", string(content))
+	require.Error(t, cmd.Wait(), "nothing was let through")
+	require.Contains(t, stderr.String(), "f: the file changed while it was being sent, and nothing was published")
+	release()
+	require.Empty(t, a.Files())
+	id := strings.TrimSpace(b.ok(b.put("--part-size", "8MiB", "f")...))
+	require.True(t, bytes.Equal(content, a.content(b, id)))
+}
+
+func TestPutOneProcessPerFile(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	b.write("f", "hello")
+	b.write("g", "world")
+	started, release := a.block(t)
+	cmd := b.command(binary, b.put("--quiet", "f")...)
+	require.NoError(t, cmd.Start())
+	<-started
+	b.refused(1, fmt.Sprintf("f: process %d is already sending it", cmd.Process.Pid), b.put("--quiet", "f")...)
+	release()
+	b.ok(b.put("g")...)
+	require.NoError(t, cmd.Wait())
+	require.Len(t, a.Files(), 2)
+}
+
+func TestPutSomeFail(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	b.write("a", "aaa")
+	b.write("bb", "bbbb")
+	b.write("c", "ccc")
+	a.SetIntercept(func(p localapi.Point) *localapi.Fault {
+		if p.Op == localapi.OpComplete && p.Stage == localapi.StageReceived {
+			for _, u := range a.Uploads() {
+				if u.ID == p.ID && u.Filename == "bb" {
+					return &localapi.Fault{Status: 400, Message: "Not this one."}
+				}
+			}
+		}
+		return nil
+	})
+	r := b.uploadfs(b.put("--quiet", "a", "bb", "c")...)
+	require.Equal(t, 1, r.code)
+	require.Len(t, strings.Fields(r.stdout), 2)
+	require.Regexp(t, `^uploadfs: bb: complete upload_\w+: Not this one.\n$`, r.stderr)
+
+	r = b.uploadfs(b.put("--quiet", "--json", "bb")...)
+	require.Equal(t, 1, r.code)
+	var st uploader.Status
+	require.NoError(t, json.Unmarshal([]byte(r.stdout), &st))
+	require.Equal(t, uploader.StateFailed, st.State)
+	require.Contains(t, st.Error, "Not this one.")
+}
+
+func TestPutGivesUp(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	b.write("f", "hello")
+	_, release := a.block(t)
+	b.refused(1, "f: nothing was acknowledged for 300ms (see --timeout)", b.put("--quiet", "--timeout", "300ms", "f")...)
+	release()
+}
+
+func TestPutRefuses(t *testing.T) {
+	b := self(t)
+	b.write("f", "hello")
+	b.write("key", testKey)
+	b.refused(1, "no API key: set OPENAI_API_KEY, or give --api-key-file", b.put("f")...)
+	a := newAPI(t)
+	a.use(b)
+	require.NoError(t, os.Symlink("f", b.path("link")))
+	require.NoError(t, os.Link(b.path("f"), b.path("twin")))
+	require.NoError(t, os.WriteFile(b.path("empty"), nil, 0o600))
+	require.NoError(t, os.WriteFile(b.path("huge"), nil, 0o600))
+	require.NoError(t, os.Truncate(b.path("huge"), uploader.MaxUpload+1))
+	b.refused(2, "name the files", b.put()...)
+	b.refused(2, "unknown purpose", b.put("--purpose", "fun", "f")...)
+	b.refused(2, "3600 to 2592000", b.put("--expires-after", "5m", "f")...)
+	b.refused(2, "give it one with --filename", b.put("f", "-")...)
+	b.refused(2, "give one file", b.put("--filename", "x", "f", "empty")...)
+	b.refused(2, "8MiB to 64MiB", b.put("--part-size", "1MiB", "f")...)
+	b.refused(2, "give 1 to 256", b.put("--parallel", "0", "f")...)
+	b.refused(2, "md5 or none", b.put("--checksum", "sha256", "f")...)
+	b.refused(1, "nofile: no such file", b.put("f", "nofile")...)
+	b.refused(1, "empty is empty", b.put("f", "empty")...)
+	b.refused(1, "is a directory", b.put("f", ".")...)
+	b.refused(1, "(8,589,934,593 bytes)", b.put("f", "huge")...)
+	for _, other := range []string{"./f", "link", "twin"} {
+		b.refused(1, "are the same file", b.put("f", other)...)
+	}
+	require.Zero(t, a.Stats().UploadsCreated, "a mistake is found before anything is sent")
+
+	r := b.uploadfs(b.put("--quiet", "--purpose", "fine-tune", "f")...)
+	require.Zero(t, r.code)
+	require.Equal(t, "uploadfs: warning: f: purpose fine-tune takes .jsonl files only, and this one will be called f\n", r.stderr)
+}
+
+func TestPutDefaultStateDir(t *testing.T) {
+	t.Setenv("XDG_STATE_HOME", "/xdg")
+	dir, err := defaultPutDir()
+	require.NoError(t, err)
+	if os.Geteuid() == 0 {
+		require.Equal(t, "/var/lib/uploadfs/@put", dir)
+	} else {
+		require.Equal(t, "/xdg/uploadfs/@put", dir)
+	}
+}

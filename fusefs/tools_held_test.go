@@ -1,0 +1,116 @@
+package fusefs_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader"
+)
+
+// TestToolFinalName: what programs write under a name of their own is sent once,
+// when it has the name by which people know it, and by that name.
+func TestToolFinalName(t *testing.T) {
+	s := newStack(t, stackOptions{Names: uploader.NamePolicy{HoldFor: time.Hour}})
+	small := smallFiles(t)
+	for name, do := range map[string]string{
+		"rsync":     `rsync "$1" f.txt`,
+		"rsync -aX": `rsync -aX "$1" f.txt`,
+		"sed -i":    `sed -i s/line/row/ f.txt`,
+		"vim":       `vim -Nu NONE -es -c 'set writebackup' -c '%s/line/row/' -c wq f.txt < /dev/null`,
+		"tempfile and os.replace": `python3 -c '
+import os, tempfile
+with tempfile.NamedTemporaryFile("w", dir=".", delete=False) as f: f.write("text")
+os.replace(f.name, "f.txt")'`,
+		"a suffix and os.replace": `python3 -c '
+import os
+with open("f.txt.tmp", "w") as f: f.write("text"); f.flush(); os.fsync(f.fileno())
+os.replace("f.txt.tmp", "f.txt")'`,
+		"O_TMPFILE and linkat": `rm f.txt; python3 -c '
+import os
+f = os.open(".", os.O_TMPFILE | os.O_WRONLY); os.write(f, b"text")
+os.link("/proc/self/fd/%d" % f, "f.txt", follow_symlinks=True); os.close(f)'`,
+		"a browser":               `cp "$1" f.txt.crdownload; mv f.txt.crdownload f.txt`,
+		"a link for the new name": `cp "$1" f.part; ln -f f.part f.txt; rm f.part`,
+		"sqlite":                  `rm f.txt; sqlite3 f.txt 'create table t(a)' 'insert into t values(1)' 'insert into t values(2)'`,
+		"python's scratch file": `echo x > f.txt; python3 -c '
+import tempfile
+with tempfile.NamedTemporaryFile(dir=".") as f: f.write(b"scratch")'`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := s.in(t)
+			s.run(`rm -f f.txt; cp "$1" f.txt`, small+"/a.txt")
+			before := s.API.Stats()
+			s.run("set -e; "+do, small+"/b.jsonl")
+			s.eventually("f.txt", "completed")
+			s.completed("f.txt", s.read("f.txt"))
+			require.Equal(t, before.UploadsCreated+1, s.API.Stats().UploadsCreated)
+			require.Equal(t, before.FilesCreated+1, s.API.Stats().FilesCreated)
+			for _, u := range s.API.Uploads() {
+				require.Equal(t, "f.txt", u.Filename)
+			}
+			require.Equal(t, "f.txt", s.run("ls -A"), "nothing else is left")
+		})
+	}
+}
+
+func TestToolHoldAndExclude(t *testing.T) {
+	s := newStack(t, stackOptions{Names: uploader.NamePolicy{
+		Hold: []string{"*.draft", "inbox/*"}, Exclude: []string{"*.log", "cache/*"}, HoldFor: time.Hour,
+	}})
+	s.run(`mkdir inbox cache; for f in a.draft a.tmp inbox/b a.log cache/c.draft; do echo $f > $f; done`)
+	for name, state := range map[string]string{
+		"a.draft": "held", "a.tmp": "held", "inbox/b": "held", "a.log": "excluded", "cache/c.draft": "excluded",
+	} {
+		require.Equal(t, state, s.attr(name, "state"), name)
+		require.Empty(t, s.attr(name, "upload_id"))
+	}
+	require.Zero(t, s.API.Stats().UploadsCreated)
+
+	// From one such name to another nothing is sent, to any other it is.
+	s.run(`mv a.draft a.part; mv a.tmp a.tmp.log; mv cache/c.draft c.draft`)
+	require.Equal(t, "held", s.attr("a.part", "state"))
+	require.Equal(t, "excluded", s.attr("a.tmp.log", "state"))
+	require.Equal(t, "held", s.attr("c.draft", "state"))
+	require.Zero(t, s.API.Stats().UploadsCreated)
+	s.run(`mv a.part a; mv inbox/b b; mv a.log l; mv c.draft c`)
+	for name, content := range map[string]string{"a": "a.draft\n", "b": "inbox/b\n", "l": "a.log\n", "c": "cache/c.draft\n"} {
+		s.eventually(name, "completed")
+		s.completed(name, []byte(content))
+	}
+	// A name that is held now says nothing against a File that exists.
+	s.run(`mv a a.tmp; mv b cache/b`)
+	s.completed("a.tmp", []byte("a.draft\n"))
+	s.completed("cache/b", []byte("inbox/b\n"))
+	require.Equal(t, int64(4), s.API.Stats().UploadsCreated)
+}
+
+func TestToolHoldForEnds(t *testing.T) {
+	s := newStack(t, stackOptions{Names: uploader.NamePolicy{HoldFor: 20 * time.Millisecond}})
+	s.run(`echo forgotten > f.tmp; echo a > g.part; echo b >> g.part`)
+	for name, content := range map[string]string{"f.tmp": "forgotten\n", "g.part": "a\nb\n"} {
+		s.eventually(name, "completed")
+		s.completed(name, []byte(content))
+	}
+
+	s.opts.Names.HoldFor = time.Hour
+	s.unmount()
+	s.mount()
+	s.run(`echo kept > h.tmp`)
+	require.Equal(t, "held", s.attr("h.tmp", "state"))
+	s.opts.Names.HoldFor = 20 * time.Millisecond
+	s.unmount()
+	s.mount() // the next mount does not forget it either
+	s.eventually("h.tmp", "completed")
+	s.completed("h.tmp", []byte("kept\n"))
+}
+
+func TestToolNoHold(t *testing.T) {
+	s := newStack(t, stackOptions{Names: uploader.NamePolicy{NoHold: true, HoldFor: time.Hour}})
+	s.run(`echo x > f.tmp`)
+	s.completed("f.tmp", []byte("x\n"))
+	s.run(`mv f.tmp f`)
+	s.completed("f", []byte("x\n"))
+	require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
+}

@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// daemon is the mount, through all its daemons' lives.
+type daemon struct {
+	binary, dir, path string
+	env               []string
+}
+
+func newDaemon(o options, url, key string) *daemon {
+	return &daemon{o.binary, o.dir, o.path, append(os.Environ(), "OPENAI_BASE_URL="+url, "OPENAI_API_KEY="+key)}
+}
+
+func (d *daemon) point() string { return filepath.Join(d.dir, "up") }
+func (d *daemon) state() string { return filepath.Join(d.dir, "state") }
+func (d *daemon) tree() string  { return filepath.Join(d.dir, "state", "tree") }
+
+// command runs a subcommand, and returns what it printed.
+func (d *daemon) command(ctx context.Context, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, quiet)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, d.binary, args...)
+	cmd.Env = d.env
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("uploadfs %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.Bytes(), nil
+}
+
+func (d *daemon) mount(ctx context.Context) error {
+	_, err := d.command(ctx, "mount", "--state-dir", d.state(), "--part-size", "8MiB", "--write-path", d.path, d.point())
+	return err
+}
+
+func (d *daemon) unmount(ctx context.Context) error {
+	_, err := d.command(ctx, "unmount", d.point())
+	return err
+}
+
+// file is what status says of one file.
+type file struct {
+	Path, State, Error string
+}
+
+// status names all files that are neither completed nor empty.
+func (d *daemon) status(ctx context.Context) ([]file, error) {
+	out, err := d.command(ctx, "status", "--json", d.point())
+	if err != nil {
+		return nil, err
+	}
+	var report struct{ Files []file }
+	err = json.Unmarshal(out, &report)
+	return report.Files, err
+}
+
+// kill ends the daemon as nothing can prevent, and returns when it is gone.
+func (d *daemon) kill() error {
+	text, err := os.ReadFile(filepath.Join(d.state(), "lock"))
+	if err != nil {
+		return err
+	}
+	first, _, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		return err
+	}
+	for {
+		err := syscall.Kill(pid, syscall.SIGKILL)
+		if errors.Is(err, syscall.ESRCH) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && bytes.Contains(stat, []byte(") Z ")) {
+			return nil // whoever started us does not collect it
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// end takes away what is still mounted, whatever has gone wrong.
+func (d *daemon) end() error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || !bytes.Contains(mounts, []byte(" "+d.point()+" ")) {
+		return err
+	}
+	err = d.kill()
+	if unmount := exec.Command("fusermount3", "-u", "-z", d.point()); os.Geteuid() != 0 {
+		return errors.Join(err, unmount.Run())
+	}
+	return errors.Join(err, unix.Unmount(d.point(), 0))
+}
+
+// attr reads one of the mount's attributes of a file; "" if it has no value.
+func (d *daemon) attr(path, name string) (string, error) {
+	buf := make([]byte, 64<<10)
+	n, err := unix.Getxattr(filepath.Join(d.point(), path), "user.uploadfs."+name, buf)
+	if err != nil {
+		return "", fmt.Errorf("%s of %s: %w", name, path, err)
+	}
+	return string(buf[:n]), nil
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"uploadfs/uploader/localapi"
+)
+
+// faultRate is how many requests in a thousand fail.
+const faultRate = 100
+
+// kind is a way in which requests fail, at the stages at which that can happen.
+type kind struct {
+	name   string
+	weight int
+	fault  localapi.Fault
+	stages []localapi.Stage
+}
+
+const page = "<html><body>Bad gateway</body></html>"
+
+var anywhere = []localapi.Stage{localapi.StageHead, localapi.StageBody, localapi.StageReceived, localapi.StageDone}
+
+var kinds = []kind{
+	{"500", 3, localapi.Fault{Status: 500, Message: "The server had an error."}, anywhere},
+	{"503", 3, localapi.Fault{Status: 503, Message: "Overloaded."}, anywhere},
+	{"429", 1, localapi.Fault{Status: 429, Code: "rate_limit_exceeded", Message: "Rate limit reached.", RetryAfter: time.Second},
+		[]localapi.Stage{localapi.StageHead}},
+	{"reset", 4, localapi.Fault{Reset: true}, []localapi.Stage{localapi.StageHead, localapi.StageBody, localapi.StageReceived}},
+	{"lost reply", 5, localapi.Fault{Reset: true}, []localapi.Stage{localapi.StageDone}},
+	{"html", 2, localapi.Fault{Status: 502, RawBody: page}, anywhere},
+	{"garbage", 2, localapi.Fault{Status: 200, RawBody: page}, anywhere},
+	{"slow", 5, localapi.Fault{Delay: 300 * time.Millisecond}, anywhere},
+}
+
+// faults fails requests at random and counts what it has done.
+type faults struct {
+	mu      sync.Mutex // guards the following
+	random  *rand.Rand
+	doomed  map[any]plan // by request
+	counts  map[string]int
+	stopped bool
+}
+
+// plan is what will happen to a request, and where.
+type plan struct {
+	kind  kind
+	stage localapi.Stage
+}
+
+func newFaults(seed uint64) *faults {
+	return &faults{random: rand.New(rand.NewPCG(seed, 1<<32)), doomed: map[any]plan{}, counts: map[string]int{}}
+}
+
+// stop lets every later request succeed.
+func (f *faults) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+}
+
+// intercept is the API's hook. A request's fate is decided at its head.
+func (f *faults) intercept(p localapi.Point) *localapi.Fault {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p.Stage == localapi.StageHead && !f.stopped && f.random.IntN(1000) < faultRate {
+		f.doomed[p.Request] = f.plan(p.Request.ContentLength != 0)
+	}
+	doom, ok := f.doomed[p.Request]
+	if ok && p.Stage == localapi.StageDone {
+		delete(f.doomed, p.Request) // also when it was refused before: nothing follows
+	}
+	if !ok || doom.stage != p.Stage {
+		return nil
+	}
+	delete(f.doomed, p.Request)
+	f.counts[doom.kind.name]++
+	fault := doom.kind.fault
+	return &fault
+}
+
+// plan draws a fate. mu is held.
+func (f *faults) plan(hasBody bool) plan {
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	n := f.random.IntN(total)
+	i := 0
+	for ; n >= kinds[i].weight; i++ {
+		n -= kinds[i].weight
+	}
+	stage := kinds[i].stages[f.random.IntN(len(kinds[i].stages))]
+	if stage == localapi.StageBody && !hasBody {
+		stage = localapi.StageHead
+	}
+	return plan{kinds[i], stage}
+}
+
+// String says how often which kind of fault was injected.
+func (f *faults) String() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var list []string
+	for name, n := range f.counts {
+		list = append(list, fmt.Sprintf("%d %s", n, name))
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
+}

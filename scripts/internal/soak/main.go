@@ -1,0 +1,49 @@
+// Command soak is an endless day in the life of a mount, in a few minutes:
+// several programs write, the API fails in every way it can, and the daemon is
+// killed at random moments, again and again. In the end nothing may be lost, wrong
+// or doubled.
+//
+// It serves the API itself, so that the API outlives the daemons, and drives the
+// built command as people do. What each program was told, and what it meant to
+// write, is in the [ledger]; [loop.verify] holds the tree and the API against it.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// options are what a run is made of.
+type options struct {
+	binary  string // the command under test
+	dir     string // for everything; exists, and is empty
+	path    string // of written bytes, as mount's --write-path has it
+	rounds  int    // kills
+	writers int    // programs that write at once
+	seed    uint64 // of everything that is left to chance but the scheduling
+	log     func(format string, args ...any)
+}
+
+func main() {
+	o := options{log: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }}
+	flag.StringVar(&o.binary, "binary", "bin/uploadfs", "the `COMMAND` to test")
+	flag.StringVar(&o.dir, "dir", "", "an empty `DIR` to work in; kept if anything goes wrong")
+	flag.StringVar(&o.path, "write-path", "auto", "as mount's --write-path")
+	flag.IntVar(&o.rounds, "rounds", 50, "how often the daemon is killed")
+	flag.IntVar(&o.writers, "writers", 4, "how many programs write at once")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "repeat a run that had this seed")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	sum, err := run(ctx, o)
+	fmt.Println(sum)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
