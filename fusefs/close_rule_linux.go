@@ -98,13 +98,13 @@ func (r *rules) judge(pid uint32, h *handle) verdict {
 	if status.killed() {
 		return verdictInterrupted
 	}
+	if by := h.opener; by.tgid != 0 && by.tgid != caller.tgid && by.lives() {
+		return verdictFull // however the caller ends: the opener goes on
+	}
 	if exiting && task.exitCode != 0 {
 		return verdictLater
 	}
 	if r.holdsWritable(caller.tgid, h.ino) {
-		return verdictFull
-	}
-	if by := h.opener; by.tgid != 0 && by.tgid != caller.tgid && by.lives() {
 		return verdictFull
 	}
 	return verdictCommit

@@ -27,10 +27,12 @@ type handle struct {
 	writer   *uploader.Writer // nil unless writable
 }
 
-// newHandle makes the handle of an open by the caller, whose backing file is f.
+// newHandle makes the handle of an open by the caller, with the flags of open(2), whose
+// backing file is f.
 // The journal knows that the file may change before it returns. It owns f unless
 // it fails.
-func (n *node) newHandle(ctx context.Context, f *os.File, rel string, writable bool) (*handle, error) {
+func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint32) (*handle, error) {
+	writable := writes(flags)
 	h := &handle{node: n, ino: n.StableAttr().Ino, file: f, fd: int(f.Fd()), writable: writable}
 	h.opener = n.root.rules.opener(callerPid(ctx))
 	if err := h.passThrough(); err != nil {
@@ -45,6 +47,9 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, writable b
 		if err != nil {
 			h.closePlain()
 			return nil, err
+		}
+		if flags&unix.O_ACCMODE == unix.O_RDWR {
+			w.Mappable()
 		}
 		if oracle := n.root.rules.copySource(h.opener, h.ino); oracle != nil {
 			w.Expect(oracle)

@@ -40,7 +40,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		return nil, 0, errnoOf(err)
 	}
 	rel, _ := n.path()
-	h, err := n.newHandle(ctx, f, rel, writes(flags))
+	h, err := n.newHandle(ctx, f, rel, flags)
 	if err != nil {
 		f.Close()
 		return nil, 0, errnoOf(err)
@@ -103,7 +103,7 @@ func (n *node) created(ctx context.Context, dir pin, f *os.File, rel string, fla
 		return nil, nil, err
 	}
 	child := n.enter(ctx, &st, out)
-	h, err := nodeOf(child).newHandle(ctx, f, rel, writes(flags))
+	h, err := nodeOf(child).newHandle(ctx, f, rel, flags)
 	if err != nil {
 		f.Close()
 		return nil, nil, err

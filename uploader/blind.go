@@ -44,6 +44,8 @@ type sight struct {
 	// compared with the file before it counts.
 	epoch uint64
 	clean uint64 // the epoch at which the completed content was compared last
+
+	mappable bool // an open since the file had none could have made a mapping that stores
 }
 
 // begin starts a new content, which had size bytes before it was changed.
@@ -296,25 +298,37 @@ func (s *session) outlive() {
 	s.u.wg.Go(func() {
 		t := time.NewTicker(afterlife)
 		defer t.Stop()
-		mapped := false
 		for s.mapped() {
-			mapped = true
 			select {
 			case <-t.C:
 			case <-s.u.ctx.Done():
 			}
 		}
-		if mapped {
-			s.settleDoubt() // what was stored while it was committed shows nowhere else
-		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		if s.sight.mappable {
+			s.compare()
+		}
 		if !s.gone && s.writers == 0 && s.u.ctx.Err() == nil {
 			s.look()
 			s.released()
 		}
 		s.unhold()
 	})
+}
+
+// compare finds out whether a mapping, which is gone, has changed the content while
+// it was committed or since, which shows nowhere else: it may have been gone
+// before anybody could see that there was one. mu is held, but not while it reads.
+func (s *session) compare() {
+	for s.running != nil && !s.gone && s.u.ctx.Err() == nil {
+		s.cond.Wait()
+	}
+	s.sight.mappable = s.writers > 0
+	s.sight.epoch++
+	s.mu.Unlock()
+	s.settleDoubt()
+	s.mu.Lock()
 }
 
 // mapped reports whether a mapping can still change the file, which has no writer,

@@ -37,6 +37,7 @@ func (s *session) commitAll() {
 	defer u.unpin(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// A close that spoke of a later content may have decided otherwise about it.
 	for {
 		target := s.asked
 		err := s.commit(target)

@@ -5,6 +5,7 @@ package uploader_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"strings"
@@ -310,6 +311,42 @@ func TestEmptiedDuringTheSending(t *testing.T) {
 		w.idle(0)
 		require.Empty(t, w.mem.Files())
 		require.Zero(t, w.log.count("failed"))
+	}
+}
+
+func TestWhatIsQueuedIsDecidedAnew(t *testing.T) {
+	// One file after the other has its turn, and what a later close has said
+	// of a content counts when it comes.
+	for name, c := range map[string]struct {
+		later func(*world, *file)
+		state uploader.State
+	}{
+		"interrupted": {func(w *world, f *file) { f.Interrupt("killed") }, uploader.StateInterrupted},
+		"held":        {func(w *world, f *file) { w.rename("f", "f.tmp"); f.CommitLater() }, uploader.StateHeld},
+		"emptied":     {func(w *world, f *file) { f.truncate(0); f.CommitLater() }, uploader.StateEmpty},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, func(o *uploader.Options) { o.Parallel, o.Names.HoldFor = 1, time.Hour })
+			gate := w.mem.Hold(uploadertest.OpCreate, uploadertest.Before)
+			for i := range uploader.CommitsPerSlot {
+				g := w.openFile(fmt.Sprint("before", i))
+				g.replace(data(10, byte(i)))
+				g.CommitLater()
+			}
+			gate.Await(t, 1)
+			f := w.openFile("f")
+			f.replace(data(3*chunk, 1))
+			f.CommitLater()
+			f.writeAt(0, []byte("later"))
+			c.later(w, f)
+			gate.Open()
+			require.Eventually(t, func() bool { return len(w.mem.Files()) == uploader.CommitsPerSlot }, patience, tick)
+			state, _, err := w.up.Recorded(f.key)
+			require.NoError(t, err)
+			require.Equal(t, c.state, state)
+			w.stop() // waits for whatever is still under way
+			require.Len(t, w.mem.Files(), uploader.CommitsPerSlot)
+		})
 	}
 }
 

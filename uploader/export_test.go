@@ -11,6 +11,9 @@ import (
 // ClockSkew is by how much the API's clock may be behind ours.
 const ClockSkew = clockSkew
 
+// CommitsPerSlot is how many files are on their way for each slot.
+const CommitsPerSlot = commitsPerSlot
+
 // Sessions is how many sessions are in the table.
 func (u *Uploader) Sessions() int {
 	u.mu.Lock()

@@ -85,7 +85,8 @@ type journal struct {
 	check *sql.DB // the syncer's: a checkpoint waits for the disk, and a writer must not wait for it
 	log   *slog.Logger
 
-	writes atomic.Int64 // since openJournal
+	writes  atomic.Int64 // since openJournal
+	longest int          // the write-ahead log may become, in pages, before writers have to wait
 
 	syncing sync.WaitGroup // the syncer, started by openJournal and ended by close
 	wake    chan struct{}
@@ -129,7 +130,7 @@ func openJournal(dir string, log *slog.Logger) (*journal, error) {
 	// by a commit that somebody's write is waiting for.
 	dsn := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(name) +
 		"?_pragma=busy_timeout(10000)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(0)"
-	j := &journal{log: log, wake: make(chan struct{}, 1)}
+	j := &journal{log: log, longest: walPages, wake: make(chan struct{}, 1)}
 	// A transaction that reads first could not begin to write after another
 	// process has written meanwhile, so it is a writer from its start.
 	if j.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {
@@ -212,14 +213,30 @@ func (j *journal) sync() {
 	}
 }
 
+// walPages of 4 KiB are 32 MiB, about 2,000 records.
+const walPages = 8192
+
 // syncer owns the checkpoints. It runs until close.
 func (j *journal) syncer() {
 	for open := true; open; {
 		_, open = <-j.wake
-		if _, err := j.check.Exec("PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+		if err := j.checkpoint(); err != nil {
 			j.log.Error("journal not synced", "error", err)
 		}
 	}
+}
+
+// checkpoint brings the log to the database beside the writers. It never comes to
+// the end of a log that they go on writing, and only from there would they begin
+// at its start again, so a log that has become long is ended with them held up:
+// little is left of it then.
+func (j *journal) checkpoint() error {
+	var busy, pages, done int
+	err := j.check.QueryRow("PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &done)
+	if err == nil && pages > j.longest {
+		_, err = j.check.Exec("PRAGMA wal_checkpoint(RESTART)")
+	}
+	return err
 }
 
 const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,

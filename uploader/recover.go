@@ -166,12 +166,13 @@ func (u *Uploader) keep(r *record, f found, reason string) error {
 // load puts the session of a record into the table, with the transfer that its
 // Upload can still take up, and lets then do the rest.
 func (u *Uploader) load(r *record, then func(*session)) error {
-	parts, err := u.journal.parts(r.key)
-	if err != nil {
-		return err
+	if r.upload.ID != "" { // of thousands that wait for their turn, few have got so far
+		var err error
+		if r.parts, err = u.journal.parts(r.key); err != nil {
+			return err
+		}
 	}
 	s := newSession(u, r.key)
-	r.parts = parts
 	s.rec = *r
 	s.content.size = r.size
 	u.mu.Lock()

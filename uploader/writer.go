@@ -16,6 +16,7 @@ import (
 type Writer struct {
 	s     *session
 	wrote atomic.Bool // this open has changed the content
+	since uint64      // of a blind session: the generation at this open
 }
 
 // OpenWriter registers an open of the regular file with this key, whose name is
@@ -74,7 +75,7 @@ func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, blind
 		}
 	}
 	s.writers++
-	return &Writer{s: s}, nil
+	return &Writer{s: s, since: s.content.gen}, nil
 }
 
 // Change surrounds a change of [off, off+n) other than a write of data that a
@@ -225,7 +226,24 @@ func (w *Writer) Dirty() bool {
 	w.s.settleDoubt()
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	return !w.s.gone && (w.s.content.gen != w.s.asked || w.wrote.Load() && w.s.running != nil)
+	return !w.s.gone && (w.s.content.gen != w.s.asked || w.mayHaveWritten() && w.s.running != nil)
+}
+
+// mayHaveWritten reports whether this open has changed the content. Of a blind one
+// nobody can say which of several that are open has. mu is held.
+func (w *Writer) mayHaveWritten() bool {
+	return w.wrote.Load() || w.s.sight != nil && w.s.content.gen != w.since
+}
+
+// Mappable says that a mapping made through this open may change the file: it is
+// open for reading and for writing (mmap(2), PROT_WRITE with MAP_SHARED). Only in
+// passthrough does it make a difference.
+func (w *Writer) Mappable() {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	if w.s.sight != nil {
+		w.s.sight.mappable = true
+	}
 }
 
 // Err is the error that stands for the content as it is now, nil if there is none.

@@ -67,7 +67,7 @@ func TestRawCallsPrintWhatCame(t *testing.T) {
 	b := self(t)
 	for answer, want := range map[string]string{
 		`{"z":1.50,"id":"upload_1","object":"other","a":{"b" : null}}`: `{"z":1.50,"id":"upload_1","object":"other","a":{"b" : null}}`,
-		"{\n  \"id\": 9007199254740993,\n  \"x\": \"a\\nb\"\n}\n":       `{"id":9007199254740993,"x":"a\nb"}`,
+		"{\n  \"id\": 9007199254740993,\n  \"x\": \"a\\nb\"\n}\n":      `{"id":9007199254740993,"x":"a\nb"}`,
 	} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, err := io.Copy(io.Discard, r.Body)
