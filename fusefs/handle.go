@@ -27,10 +27,9 @@ type handle struct {
 	writer   *uploader.Writer // nil unless writable
 }
 
-// newHandle makes the handle of an open by the caller, with the flags of open(2), whose
-// backing file is f.
-// The journal knows that the file may change before it returns. It owns f unless
-// it fails.
+// newHandle makes the handle of an open by the caller, with the flags of open(2),
+// whose backing file is f. The journal knows that the file may change before it
+// returns. It owns f unless it fails.
 func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint32) (*handle, error) {
 	writable := writes(flags)
 	h := &handle{node: n, ino: n.StableAttr().Ino, file: f, fd: int(f.Fd()), writable: writable}

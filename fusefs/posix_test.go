@@ -22,7 +22,7 @@ func TestPosix(t *testing.T) {
 	}
 }
 
-// TestAsOrdinaryUser runs the tests of files, attributes and mounts again as a
+// TestAsOrdinaryUser runs the tests of files, attributes, mounts and tools again as a
 // user without any privilege, for whom fusermount3 mounts and whose daemon can
 // give no file away.
 func TestAsOrdinaryUser(t *testing.T) {
@@ -38,7 +38,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(join(dir, "tests"), program, 0o755))
 
-	cmd := exec.Command(join(dir, "tests"), "-test.timeout=5m", "-test.run=^Test(Posix|Attrs|Mount)")
+	cmd := exec.Command(join(dir, "tests"), "-test.timeout=5m", "-test.run=^Test(Posix|Attrs|Mount|Tool)")
 	cmd.Dir = dir
 	// Whatever write path is tested: passthrough is not for ordinary users.
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir, "UPLOADFS_TEST_WRITE_PATH=")

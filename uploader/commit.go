@@ -38,7 +38,7 @@ func (s *session) commitAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A close that spoke of a later content may have decided otherwise about it.
-	for {
+	for s.rec.state.committing() && !s.gone {
 		target := s.asked
 		err := s.commit(target)
 		switch {
@@ -56,7 +56,7 @@ func (s *session) commitAll() {
 			}
 			s.answer(target, err)
 		}
-		if s.gone || s.asked == target || !s.rec.state.committing() {
+		if s.asked == target {
 			break
 		}
 	}
@@ -157,7 +157,9 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 		s.newTransfer(s.content.size)
 	}
 	x, file := s.xfer, s.file
-	s.showTrouble(x)
+	if time.Now().Before(x.again) {
+		s.showTrouble(x)
+	}
 	s.mu.Unlock()
 	err = s.prove(x, file)
 	s.mu.Lock()

@@ -55,6 +55,19 @@ func (u *Uploader) Completing(key backing.Key) bool {
 	return err == nil && r != nil && r.completing
 }
 
+// Committing reports whether a commit of the file is under way or queued.
+func (u *Uploader) Committing(key backing.Key) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.sessions[key]
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.running != nil
+}
+
 // RefuseRecords makes every change of the journal fail, and Accept ends that.
 func (u *Uploader) RefuseRecords() error { return u.pragma("PRAGMA query_only = 1") }
 

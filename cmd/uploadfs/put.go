@@ -138,8 +138,9 @@ func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 
 // run uploads the files.
 func (c *putConfig) run(cmd *cobra.Command, args []string) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second one ends the process at once; nothing is lost by it
 	jobs, err := c.jobs(cmd, args)
 	if err != nil {
 		return err

@@ -173,6 +173,7 @@ func (j *putJob) status() *uploader.Status {
 	st := uploader.Status{Path: j.arg, State: uploader.StateFailed}
 	if put := j.put.Load(); put != nil {
 		st = *put.Status()
+		st.Path = j.arg
 	}
 	if st.State != uploader.StateFailed {
 		st.State = uploader.StateInterrupted
@@ -194,7 +195,7 @@ func (j *putJob) failure() error {
 		}
 	}
 	if j.stdin && j.result == nil {
-		err = fmt.Errorf("%w; what was read is kept, so go on with: uploadfs put --filename %q %s", err, j.spec.Filename, j.path)
+		err = fmt.Errorf("%w; what was read is kept: give %s instead of - to go on", err, mount.Printable(j.path))
 	}
 	var path *fs.PathError
 	if errors.As(err, &path) {

@@ -134,7 +134,7 @@ func TestPutStandardInput(t *testing.T) {
 	a.refuse(403, "Not you.")
 	r = b.sh("printf world | " + put + " --filename 'a b' -")
 	require.Equal(t, 1, r.code)
-	require.Contains(t, r.stderr, "Not you.; what was read is kept, so go on with: uploadfs put --filename \"a b\" "+spooled()[0])
+	require.Contains(t, r.stderr, "Not you.; what was read is kept: give "+spooled()[0]+" instead of - to go on")
 	a.SetIntercept(nil)
 	parts := a.Stats().PartsStored
 	id = strings.TrimSpace(b.ok(b.put("--quiet", "--filename", "a b", spooled()[0])...))
@@ -238,6 +238,23 @@ func TestPutOneProcessPerFile(t *testing.T) {
 	b.ok(b.put("g")...)
 	require.NoError(t, cmd.Wait())
 	require.Len(t, a.Files(), 2)
+}
+
+// Many at once find no journal and make one together.
+func TestPutInManyProcesses(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	var script strings.Builder
+	for i := range 8 {
+		b.write(fmt.Sprint("f", i), "hello")
+		fmt.Fprintf(&script, "%s put --quiet --state-dir %s f%d & pids+=\" $!\"\n", binary, b.state, i)
+	}
+	script.WriteString("for pid in $pids; do wait $pid || exit; done")
+	r := b.do(b.command("bash", "-c", script.String()))
+	require.Zero(t, r.code, r.stderr)
+	require.Len(t, strings.Fields(r.stdout), 8)
+	require.Len(t, a.Files(), 8)
 }
 
 func TestPutSomeFail(t *testing.T) {

@@ -65,6 +65,7 @@ With --fail-every every Nth request fails in the way of --fail-mode:
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
+			context.AfterFunc(ctx, stop) // a second one ends the process at once
 			return serve(ctx, c, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"uploadfs/mount"
 	"uploadfs/uploader"
 	"uploadfs/uploader/openaiapi"
 )
@@ -35,12 +36,12 @@ with uploadfs uploads:parts create.`,
 
 // rawCall turns a call into what a command does: with a client of the flags, and
 // the answer printed.
-func rawCall(flags *clientFlags, needs []string, call func(cmd *cobra.Command, api openaiapi.Raw) (string, error)) func(*cobra.Command, []string) error {
+func rawCall(flags *rawFlags, needs []string, call func(cmd *cobra.Command, api openaiapi.Raw) (string, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		if err := required(cmd, needs...); err != nil {
 			return err
 		}
-		config, err := flags.config(cmd, 1)
+		config, err := flags.client.config(cmd, 1)
 		if err != nil {
 			return err
 		}
@@ -53,34 +54,59 @@ func rawCall(flags *clientFlags, needs []string, call func(cmd *cobra.Command, a
 		if err != nil {
 			return err
 		}
-		return printJSON(cmd.OutOrStdout(), answer)
+		return printAnswer(cmd.OutOrStdout(), answer, flags.format)
 	}
 }
 
-// printJSON prints an answer as it came, but on one line.
-func printJSON(w io.Writer, answer string) error {
-	var line bytes.Buffer
-	if strings.ContainsAny(answer, "\r\n") {
-		if err := json.Compact(&line, []byte(answer)); err != nil {
-			return fmt.Errorf("the answer is no JSON: %w", err)
+// formats are the values of --format. Those of the official CLI that make the
+// same of one object are one here.
+var formats = []string{"json", "jsonl", "raw", "pretty"}
+
+// printAnswer prints an answer as it came: on one line, or with the white space
+// that it came with or should have.
+func printAnswer(w io.Writer, answer, format string) error {
+	var text bytes.Buffer
+	var err error
+	answer = strings.TrimSuffix(answer, "\n")
+	switch format {
+	case "raw":
+		text.WriteString(answer)
+	case "pretty":
+		err = json.Indent(&text, []byte(answer), "", "  ")
+	default:
+		if !strings.ContainsAny(answer, "\r\n") {
+			text.WriteString(answer)
+			break
 		}
-	} else {
-		line.WriteString(answer)
+		err = json.Compact(&text, []byte(answer))
 	}
-	line.WriteByte('\n')
-	_, err := w.Write(line.Bytes())
+	if err != nil {
+		return fmt.Errorf("the answer is no JSON: %w", err)
+	}
+	text.WriteByte('\n')
+	_, err = w.Write(text.Bytes())
 	return err
 }
 
-// rawFlags adds the flags that all raw calls have.
-func rawFlags(cmd *cobra.Command, flags *clientFlags) *cobra.Command {
-	flags.add(cmd.Flags())
-	flags.keyFlag(cmd.Flags())
+// rawFlags are the flags that all raw calls have.
+type rawFlags struct {
+	client clientFlags
+	format string
+}
+
+func (r *rawFlags) add(cmd *cobra.Command) *cobra.Command {
+	f := cmd.Flags()
+	r.client.add(f)
+	r.client.keyFlag(f)
+	f.Func("format", "`FORMAT` of the answer: "+strings.Join(formats, ", ")+" (default json)", func(s string) (err error) {
+		r.format, err = mount.ParseChoice(s, formats)
+		return err
+	})
 	return cmd
 }
 
 func uploadsCreate() *cobra.Command {
-	var flags clientFlags
+	var flags rawFlags
 	var spec uploader.Spec
 	var anchor string
 	var seconds int64
@@ -110,11 +136,11 @@ func uploadsCreate() *cobra.Command {
 		spec.Expires = time.Duration(seconds) * time.Second
 		return api.Create(cmd.Context(), spec)
 	})
-	return rawFlags(cmd, &flags)
+	return flags.add(cmd)
 }
 
 func uploadsComplete() *cobra.Command {
-	var flags clientFlags
+	var flags rawFlags
 	var id, md5 string
 	var parts []string
 	cmd := &cobra.Command{
@@ -130,11 +156,11 @@ func uploadsComplete() *cobra.Command {
 	cmd.RunE = rawCall(&flags, []string{"upload-id", "part-id"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
 		return api.Complete(cmd.Context(), id, parts, md5)
 	})
-	return rawFlags(cmd, &flags)
+	return flags.add(cmd)
 }
 
 func uploadsCancel() *cobra.Command {
-	var flags clientFlags
+	var flags rawFlags
 	var id string
 	cmd := &cobra.Command{
 		Use:   "cancel --upload-id U",
@@ -146,5 +172,5 @@ func uploadsCancel() *cobra.Command {
 	cmd.RunE = rawCall(&flags, []string{"upload-id"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
 		return api.Cancel(cmd.Context(), id)
 	})
-	return rawFlags(cmd, &flags)
+	return flags.add(cmd)
 }

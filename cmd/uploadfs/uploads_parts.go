@@ -26,7 +26,7 @@ func uploadsPartsCommand() *cobra.Command {
 }
 
 func uploadsPartsCreate() *cobra.Command {
-	var flags clientFlags
+	var flags rawFlags
 	var id, path, text string
 	cmd := &cobra.Command{
 		Use:   "create --upload-id U --data PATH",
@@ -56,7 +56,7 @@ API answers. The file is streamed; its size is checked before anything is sent.`
 		}
 		return send(cmd, args)
 	}
-	return rawFlags(cmd, &flags)
+	return flags.add(cmd)
 }
 
 // partData opens what is to be sent, whose size is then known and allowed. done

@@ -89,6 +89,18 @@ func TestRawCallsPrintWhatCame(t *testing.T) {
 	}
 }
 
+func TestPrintAnswer(t *testing.T) {
+	const answer = "{\n \"b\": 1,\n \"a\": []\n}\n"
+	for format, want := range map[string]string{
+		"": "{\"b\":1,\"a\":[]}\n", "json": "{\"b\":1,\"a\":[]}\n", "jsonl": "{\"b\":1,\"a\":[]}\n",
+		"raw": answer, "pretty": "{\n  \"b\": 1,\n  \"a\": []\n}\n",
+	} {
+		var out bytes.Buffer
+		require.NoError(t, printAnswer(&out, answer, format))
+		require.Equal(t, want, out.String(), format)
+	}
+}
+
 func TestRawCallsMakeOneRequest(t *testing.T) {
 	b := self(t)
 	requests := make(chan string, 10)
@@ -133,6 +145,7 @@ func TestRawCallsRefuseBeforeAnythingIsSent(t *testing.T) {
 	b.refused(2, "knows only created_at", append(createArgs, "--expires-after.anchor", "now")...)
 	b.refused(2, "give --expires-after.seconds", append(createArgs, "--expires-after.anchor", "created_at")...)
 	b.refused(2, "3600 to 2592000", append(createArgs, "--expires-after.seconds", "60")...)
+	b.refused(2, "json or jsonl or raw or pretty", append(createArgs, "--format", "yaml")...)
 	b.refused(2, "use uploads create", "uploads", "list")
 	b.refused(2, "use uploads:parts create", "uploads:parts", "list")
 	b.refused(1, "plain http", append(createArgs, "--base-url", "http://api.example.com/v1")...)

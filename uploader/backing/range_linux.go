@@ -14,13 +14,8 @@ import (
 // write-protected, so the next store into it through a mapping faults, and that
 // updates ctime: without this a store to a page that is dirty already changes
 // nothing that stat(2) shows.
-//
-// A page that is being written already would be left out, and if it was stored to
-// since that began, it is not protected. So what is on its way to the disk is waited
-// for first. One fault may make all pages of a large folio writable (Linux 6.18),
-// so this concerns pages that nobody has touched, too.
 func StartWriteback(f *os.File) error {
-	err := unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WAIT_BEFORE|unix.SYNC_FILE_RANGE_WRITE)
+	err := unix.SyncFileRange(int(f.Fd()), 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ESPIPE) {
 		return nil
 	}

@@ -70,7 +70,7 @@ func run(ctx context.Context, o options) (sum summary, err error) {
 	}
 	for range o.rounds {
 		if err := l.round(ctx); err != nil {
-			return l.sum, fmt.Errorf("seed %d, round %d: %w", o.seed, l.sum.rounds+1, err)
+			return l.total(), fmt.Errorf("seed %d, round %d: %w", o.seed, l.sum.rounds+1, err)
 		}
 		if l.sum.rounds++; l.sum.rounds%10 == 0 {
 			l.log("%d rounds", l.sum.rounds)
@@ -81,7 +81,7 @@ func run(ctx context.Context, o options) (sum summary, err error) {
 	if err != nil {
 		err = fmt.Errorf("seed %d: %w", o.seed, err)
 	}
-	return l.sum, err
+	return l.total(), err
 }
 
 // round is the life of one daemon, from mount to kill.

@@ -42,6 +42,22 @@ faults: %s
 		s.faults, s.resumed, s.interrupted, s.slowest.Round(time.Millisecond), humanize.IBytes(uint64(s.twice)))
 }
 
+// total is the summary of what has happened so far. No program runs any more.
+func (l *loop) total() summary {
+	s := l.sum
+	for _, w := range l.writers {
+		s.ops += w.ops
+	}
+	for _, f := range l.api.Files() {
+		s.results++
+		s.bytes += f.Bytes
+	}
+	s.told = len(l.ledger.told)
+	s.twice = l.api.Stats().PartBytes - s.bytes
+	s.faults = l.faults.String()
+	return s
+}
+
 // verify holds the tree and the API against the ledger. Everything is uploaded
 // but what was interrupted.
 func (l *loop) verify(ctx context.Context) error {
@@ -62,9 +78,8 @@ func (l *loop) verify(ctx context.Context) error {
 			complain("doubled: Files %s and %s (%s) have one content", other, f.ID, f.Filename)
 		}
 		byContent[sum], byID[f.ID] = f.ID, sum
-		l.sum.results++
-		l.sum.bytes += f.Bytes
 	}
+	l.sum.resumed = len(byContent) - len(l.ledger.told)
 	// Whoever was told that the File exists was told the truth.
 	for sum, path := range l.ledger.told {
 		if byContent[sum] == "" {
@@ -83,6 +98,7 @@ func (l *loop) verify(ctx context.Context) error {
 	empty := digest(sha256.Sum256(nil))
 	certain := l.ledger.certain()
 	err = l.walk(func(path string, sum digest) {
+		l.sum.files++
 		want, sure := certain[path]
 		delete(certain, path)
 		switch id, err := l.daemon.attr(path, "file_id"); {
@@ -99,13 +115,6 @@ func (l *loop) verify(ctx context.Context) error {
 	})
 	for path := range certain {
 		complain("lost: %s is not in the tree", path)
-	}
-	l.sum.told = len(l.ledger.told)
-	l.sum.resumed = l.sum.results - l.sum.told
-	l.sum.faults = l.faults.String()
-	l.sum.twice = l.api.Stats().PartBytes - l.sum.bytes
-	for _, w := range l.writers {
-		l.sum.ops += w.ops
 	}
 	return errors.Join(append(errs, err)...)
 }
@@ -143,7 +152,6 @@ func (l *loop) verifyRetried() error {
 // walk visits each file of the tree.
 func (l *loop) walk(visit func(path string, sum digest)) error {
 	tree := l.daemon.tree()
-	l.sum.files = 0
 	return filepath.WalkDir(tree, func(name string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
@@ -156,7 +164,6 @@ func (l *loop) walk(visit func(path string, sum digest)) error {
 		if err != nil {
 			return err
 		}
-		l.sum.files++
 		visit(path, sha256.Sum256(content))
 		return nil
 	})
