@@ -15,16 +15,12 @@ const serveSection = "## Use the API server alone\n"
 
 // readServeSection is the part of the README about the server.
 func readServeSection(t *testing.T) string {
-	for _, name := range []string{"../../README.md", "../../README.serve.part"} {
-		text, err := os.ReadFile(name)
-		require.NoError(t, err)
-		if _, section, found := strings.Cut(string(text), serveSection); found {
-			section, _, _ = strings.Cut(section, "\n## ")
-			return section
-		}
-	}
-	require.FailNow(t, "the README says nothing of the server")
-	return ""
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, section, found := strings.Cut(string(text), serveSection)
+	require.True(t, found, "the README says nothing of the server")
+	section, _, _ = strings.Cut(section, "\n## ")
+	return section
 }
 
 // codeBlocks are the indented blocks of a text. Empty lines do not end one.
