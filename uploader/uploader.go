@@ -520,6 +520,7 @@ func (u *Uploader) Drain(ctx context.Context) []string {
 		var left []string
 		for _, s := range u.sessions {
 			s.mu.Lock()
+			s.look()
 			if s.writers == 0 {
 				s.release()
 			}

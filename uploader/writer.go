@@ -279,6 +279,7 @@ func (w *Writer) SendFull() {
 func (w *Writer) Interrupt(reason string) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
+	w.s.look()
 	if w.s.gone || w.s.content.gen == w.s.asked || len(w.s.poison) > 0 {
 		return
 	}

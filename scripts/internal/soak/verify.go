@@ -173,12 +173,12 @@ func (l *loop) walk(visit func(path string, sum digest)) error {
 func (l *loop) fileDigest(id string) (digest, error) {
 	r, err := l.api.OpenContent(id)
 	if err != nil {
-		return digest{}, fmt.Errorf("File %s: %w", id, err)
+		return digest{}, fmt.Errorf("the File %s: %w", id, err)
 	}
 	defer r.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, r); err != nil {
-		return digest{}, fmt.Errorf("File %s: %w", id, err)
+		return digest{}, fmt.Errorf("the File %s: %w", id, err)
 	}
 	return digest(h.Sum(nil)), nil
 }
