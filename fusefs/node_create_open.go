@@ -16,6 +16,17 @@ import (
 // only, so what the kernel has cached stays right from one open to the next.
 const openFlags = fuse.FOPEN_KEEP_CACHE
 
+// reply is what is returned for an open with these flags. With O_DIRECT in
+// passthrough the daemon does the reading and writing: the kernel's own open of the
+// backing file would keep the flag when the program takes it away with fcntl(2), as
+// dd does before its last block, and would refuse that block.
+func (n *node) reply(flags uint32) uint32 {
+	if n.root.path == Passthrough && flags&unix.O_DIRECT != 0 {
+		return openFlags | fuse.FOPEN_DIRECT_IO
+	}
+	return openFlags
+}
+
 // Open opens the backing file. Of the caller's flags only the access mode (and
 // O_NOATIME) reaches it: in write-back the kernel itself finds the end of the
 // file for O_APPEND, syncs for O_SYNC, and passes O_DIRECT requests on unaligned.
@@ -45,7 +56,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		f.Close()
 		return nil, 0, errnoOf(err)
 	}
-	return h, openFlags, 0
+	return h, n.reply(flags), 0
 }
 
 func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
@@ -70,7 +81,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		unix.Unlinkat(int(dir), name, 0)
 		return nil, nil, 0, errnoOf(err)
 	}
-	return child, h, openFlags, 0
+	return child, h, n.reply(flags), 0
 }
 
 // Tmpfile makes a file without a name. It gets one, and begins to be of interest,
@@ -91,7 +102,7 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	return child, h, openFlags, 0
+	return child, h, n.reply(flags), 0
 }
 
 // created finishes a file that was just made in the directory n, whose pin is

@@ -17,56 +17,56 @@ import (
 // is sent once, when none is left, and the last to close it in the process that
 // opened it hears the result.
 func TestProcessesShareADescriptor(t *testing.T) {
+	s := newStack(t, stackOptions{})
 	for _, c := range []struct {
 		name, script string
 		later        bool // nobody who could be told closes it last
-		uploads      int64
 	}{
 		{"dup", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT); b = os.dup(a)
 os.write(a, b"one "); os.close(a); state("writing")
 os.write(b, b"two"); os.close(b); state("completed")
-`, false, 1},
+`, false},
 		{"dup2 over the last one", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT)
 os.write(a, b"one two"); os.dup2(os.open("/dev/null", os.O_RDONLY), a); state("completed")
-`, false, 1},
+`, false},
 		{"two opens", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT); b = os.open("f", os.O_WRONLY | os.O_APPEND)
 os.write(a, b"one "); os.close(a); state("writing")
 os.write(b, b"two"); os.close(b); state("completed")
-`, false, 1},
+`, false},
 		{"close-on-exec", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC); os.write(a, b"one two")
 os.execvp("echo", ["echo", "done"])
-`, true, 1},
+`, true},
 		{"close-on-exec in a child", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC); os.write(a, b"one ")
 if os.fork() == 0: os.execvp("true", ["true"])
 os.wait(); state("writing")
 os.posix_spawn("/bin/true", ["true"], {}); os.wait(); state("writing")
 os.write(a, b"two"); os.close(a); state("completed")
-`, false, 1},
+`, false},
 		{"fork, the child ends first", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT); os.write(a, b"one ")
 if os.fork() == 0: os.write(a, b"two"); os._exit(0)
 os.wait(); state("writing"); os.close(a); state("completed")
-`, false, 1},
+`, false},
 		{"fork, the child fails", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT); os.write(a, b"one ")
 if os.fork() == 0: os.write(a, b"two"); os._exit(1)
 os.wait(); os.close(a); state("completed")
-`, false, 1},
+`, false},
 		{"inherited by a program", `
 with open("f", "wb") as f:
     subprocess.run(["echo", "-n", "one "], stdout=f, check=True)
     subprocess.run(["echo", "-n", "two"], stdout=f, check=True)
 state("completed")
-`, false, 1},
+`, false},
 		{"inherited, the opener closes first", `
 f = open("f", "wb"); p = subprocess.Popen(["sh", "-c", "read go; printf 'one two'"], stdin=subprocess.PIPE, stdout=f)
 f.close(); p.communicate(b"go\n")
-`, true, 1},
+`, true},
 		{"passed over a socket", `
 here, there = socket.socketpair()
 if os.fork() == 0:
@@ -75,7 +75,7 @@ if os.fork() == 0:
 a = os.open("f", os.O_WRONLY | os.O_CREAT); os.write(a, b"one ")
 socket.send_fds(here, [b"x"], [a]); here.recv(1); state("writing")
 os.close(a); state("completed"); os.wait()
-`, false, 1},
+`, false},
 		{"given away over a socket", `
 here, there = socket.socketpair()
 if os.fork() == 0:
@@ -83,19 +83,21 @@ if os.fork() == 0:
     os.write(fds[0], b"one two"); os.close(fds[0]); os._exit(0)
 a = os.open("f", os.O_WRONLY | os.O_CREAT)
 socket.send_fds(here, [b"x"], [a]); os.close(a); here.send(b"x"); os.wait()
-`, true, 1},
+`, true},
 		{"a thread closes", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT); os.write(a, b"one two")
 t = threading.Thread(target=os.close, args=(a,)); t.start(); t.join(); state("completed")
-`, false, 1},
+`, false},
 		{"opened by a thread that has ended", `
 l = []
 t = threading.Thread(target=lambda: l.append(os.open("f", os.O_WRONLY | os.O_CREAT))); t.start(); t.join()
 os.write(l[0], b"one two"); os.close(l[0]); state("completed")
-`, false, 1},
+`, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := newStack(t, stackOptions{})
+			s := s.in(t)
+			s.run(`rm -f f`)
+			before := s.API.Stats().UploadsCreated
 			p := s.start(`
 import os, socket, subprocess, sys, threading
 def state(want):
@@ -110,7 +112,7 @@ print("done", flush=True)
 				s.eventually("f", "completed")
 			}
 			s.completed("f", []byte("one two"))
-			require.Equal(t, c.uploads, s.API.Stats().UploadsCreated)
+			require.Equal(t, before+1, s.API.Stats().UploadsCreated)
 			require.Zero(t, s.pending())
 		})
 	}
@@ -130,7 +132,7 @@ func TestProcessesInAnotherPIDNamespace(t *testing.T) {
 	s.run(unshare + ` bash -c '{ echo a; ls -d .; echo b; } > g'`)
 	s.completed("g", []byte("a\n.\nb\n"))
 	require.Equal(t, int64(2), s.API.Stats().UploadsCreated)
-	_, err := s.sh(unshare+` bash -c 'exec 3> h; cat "$1" >&3; kill -9 $BASHPID' bash "$1"`, src)
+	_, err := s.sh(unshare+` bash -c '(exec 3> h; cat "$1" >&3; kill -9 $BASHPID); exit 1' bash "$1"`, src)
 	require.Error(t, err)
 	s.eventually("h", "interrupted")
 	require.Equal(t, int64(2), s.API.Stats().FilesCreated)

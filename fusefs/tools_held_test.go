@@ -30,9 +30,9 @@ os.replace("f.txt.tmp", "f.txt")'`,
 		"O_TMPFILE and linkat": `rm f.txt; python3 -c '
 import os
 f = os.open(".", os.O_TMPFILE | os.O_WRONLY); os.write(f, b"text")
-os.link("/proc/self/fd/%d" % f, "f.txt", follow_symlinks=True); os.close(f)'`,
+os.link(str(f), "f.txt", src_dir_fd=os.open("/proc/self/fd", os.O_RDONLY)); os.close(f)'`,
 		"a browser":               `cp "$1" f.txt.crdownload; mv f.txt.crdownload f.txt`,
-		"a link for the new name": `cp "$1" f.part; ln -f f.part f.txt; rm f.part`,
+		"a link for the new name": `cp "$1" f.part; rm f.txt; ln f.part f.txt; rm f.part`,
 		"sqlite":                  `rm f.txt; sqlite3 f.txt 'create table t(a)' 'insert into t values(1)' 'insert into t values(2)'`,
 		"python's scratch file": `echo x > f.txt; python3 -c '
 import tempfile

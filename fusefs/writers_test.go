@@ -50,26 +50,27 @@ func TestWritersTakeTurns(t *testing.T) {
 // held back: through another descriptor, a mapping, and a rename over it. The
 // File is the content of a close, and in the end that of the last one.
 func TestWriteDuringCommit(t *testing.T) {
-	before, after := bytes.Repeat([]byte("1"), 9*mib), bytes.Repeat([]byte("2"), 9*mib)
+	const content = 100000 // bytes: two parts
+	before, after := bytes.Repeat([]byte("1"), content), bytes.Repeat([]byte("2"), content)
 	mixed := bytes.Clone(before)
 	copy(mixed[100:], "edit")
 	for how, c := range map[string]struct {
 		script string
 		want   []byte
 	}{
-		"overwrite": {`with open("f", "r+b", 0) as f: f.write(b"2" * (9 << 20))`, after},
-		"truncate":  {`with open("f", "wb", 0) as f: f.write(b"2" * (9 << 20))`, after},
+		"overwrite": {`with open("f", "r+b", 0) as f: f.write(b"2" * (100000))`, after},
+		"truncate":  {`with open("f", "wb", 0) as f: f.write(b"2" * (100000))`, after},
 		"edit":      {`with open("f", "r+b", 0) as f: f.seek(100); f.write(b"edit")`, mixed},
 		"mapping":   {`with open("f", "r+b") as f, mmap.mmap(f.fileno(), 0) as m: m[100:104] = b"edit"`, mixed},
-		"rename over": {`with open("g", "wb", 0) as f: f.write(b"2" * (9 << 20))
+		"rename over": {`with open("g", "wb", 0) as f: f.write(b"2" * (100000))
 os.replace("g", "f")`, after},
 	} {
 		for _, op := range []localapi.Op{localapi.OpCreate, localapi.OpPart, localapi.OpComplete} {
 			t.Run(fmt.Sprint(how, " during ", op), func(t *testing.T) {
-				s := newStack(t, stackOptions{})
+				s := newStack(t, stackOptions{Part: 64 << 10})
 				reached, open := hold(s.API, op)
 				first := s.start(`
-with open("f", "wb", 0) as f: f.write(b"1" * (9 << 20))
+with open("f", "wb", 0) as f: f.write(b"1" * (100000))
 print("closed", flush=True)
 `)
 				<-reached
