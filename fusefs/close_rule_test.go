@@ -428,7 +428,7 @@ type process struct {
 func (s *stack) start(script string, args ...string) *process {
 	s.t.Helper()
 	cmd := exec.Command("bash", append([]string{"-c", `cd "$MNT" && exec python3 -c "$SCRIPT" "$@"`, "bash"}, args...)...)
-	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "SCRIPT="+script)
+	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "HOME="+s.State, "SCRIPT="+script)
 	inR, inW, err := os.Pipe()
 	require.NoError(s.t, err)
 	outR, outW, err := os.Pipe()

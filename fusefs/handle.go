@@ -74,11 +74,29 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 	return fuse.ReadResultFd(uintptr(h.fd), off, len(dest)), 0
 }
 
+// dropSetID takes set-id bits away before a WRITE with O_DIRECT in passthrough, the
+// one kind that comes without a SETATTR for that. The kernel marks the request
+// instead, which go-fuse does not show, so it is done for everybody but root.
+func (h *handle) dropSetID(ctx context.Context) error {
+	if caller, ok := fuse.FromContext(ctx); h.plain == nil || ok && caller.Uid == 0 {
+		return nil
+	}
+	p, err := pinOf(h.file)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	return h.node.dropSetID(p)
+}
+
 // Write writes all of data or fails: in write-back the kernel takes no notice of
 // how much a WRITE has written, and the rest would be lost without a word.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
 	if h.writer == nil {
 		return 0, syscall.EBADF
+	}
+	if err := h.dropSetID(ctx); err != nil {
+		return 0, errnoOf(err)
 	}
 	_, err := h.writer.Write(off, int64(len(data)), func() (int64, error) {
 		if off+int64(len(data)) > uploader.MaxUpload {

@@ -173,7 +173,7 @@ func (s *stack) sh(script string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", "cd \"$MNT\" && " + script, "bash"}, args...)...)
-	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "LC_ALL=C")
+	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "HOME="+s.State, "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

@@ -45,16 +45,18 @@ func (w *writer) work(alive context.Context) error {
 		path := filepath.Join(w.dir, fmt.Sprint("file", w.random.IntN(names)))
 		before, certain := w.holds[path]
 		var err error
-		switch op := w.random.IntN(10); {
-		case op < 3 || !certain: // most of them do not get that far
+		switch op := w.random.IntN(12); {
+		case op < 3:
 			err = w.write(path, w.content(), "cp", w.source, w.at(path))
-		case op < 5:
-			err = w.write(path, w.content(), "dd", "if="+w.source, "of="+w.at(path), "bs=4k", "status=none")
-		case op < 6:
-			err = w.add(path, before)
+		case op < 5 || !certain: // the rest needs something to work on
+			err = w.write(path, w.content(), "sh", "-c", slowly, w.source, w.at(path))
 		case op < 7:
-			err = w.edit(path, before)
+			err = w.write(path, w.content(), "dd", "if="+w.source, "of="+w.at(path), "bs=4k", "status=none")
+		case op < 8:
+			err = w.add(path, before)
 		case op < 9:
+			err = w.edit(path, before)
+		case op < 11:
 			err = w.rename(path, filepath.Join(w.dir, fmt.Sprint("file", w.random.IntN(names))))
 		default:
 			err = w.remove(path)
@@ -66,6 +68,13 @@ func (w *writer) work(alive context.Context) error {
 	}
 	return nil
 }
+
+// slowly copies in three pieces with pauses, in which the daemon is likely to be
+// killed. The status is dd's, which hears what close says.
+const slowly = `
+n=$(($(stat -c %s "$0") / 3))
+{ head -c $n "$0"; sleep 0.2; tail -c +$((n + 1)) "$0" | head -c $n; sleep 0.2; tail -c +$((2 * n + 1)) "$0"; } |
+	dd of="$1" bs=4k status=none`
 
 func (w *writer) at(path string) string { return filepath.Join(w.loop.daemon.point(), path) }
 
