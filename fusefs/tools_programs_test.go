@@ -89,7 +89,7 @@ func TestToolDatabases(t *testing.T) {
 			[[ $(sqlite3 db "pragma integrity_check; select sum(a) from t") = $'ok\n50015000' ]]`},
 		{name: "sqlite, two programs", do: `sqlite3 db "create table t(a)"
 			for i in 1 2 3; do sqlite3 -cmd '.timeout 60000' db "insert into t select value from generate_series(1, 100)" & done; wait
-			[[ $(sqlite3 db "pragma integrity_check; select count(*) from t") = $'ok\n300' ]]`, uploads: 4},
+			[[ $(sqlite3 db "pragma integrity_check; select count(*) from t") = $'ok\n300' ]]`, uploads: 4, together: true},
 	})
 }
 
