@@ -92,6 +92,17 @@ func (t *turns) take(ctx context.Context, spec Spec) (end func(), err error) {
 	}, nil
 }
 
+// mostListed is how many candidates a message names.
+const mostListed = 10
+
+// listed names the first few of ids, and says how many more there are.
+func listed(ids []string) string {
+	if more := len(ids) - mostListed; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(ids[:mostListed], ", "), more)
+	}
+	return strings.Join(ids, ", ")
+}
+
 // lookFor finds the File that came of the Upload, if it did: the one File with
 // its name, size and purpose, made since then, that no other content of the mount
 // has a claim to. Several leave no way to tell, and taking the wrong one would be
@@ -122,7 +133,7 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, crea
 		return File{}, false, nil
 	case len(free) > 1:
 		unclear.Err = errors.Join(errSeveral, ErrOutcomeUnknown)
-		unclear.Message = fmt.Sprintf("its answer was lost and several Files could be the result (%s): delete all but one at the API and retry", strings.Join(ids, ", "))
+		unclear.Message = "its answer was lost and several Files could be the result: delete all but one at the API and retry: " + listed(ids)
 		return File{}, false, unclear
 	case rivals > 0:
 		unclear.Err = ErrOutcomeUnknown
