@@ -31,7 +31,7 @@ func (s *Server) nextSeq() int64 {
 // createFile answers POST /v1/files: a File of one part, posted whole.
 func (s *Server) createFile(c *call) (any, error) {
 	in := fileForm{}
-	err := c.readForm(s.opt.MaxFileBytes+maxFraming, func(form *formReader) error { return in.read(s, form) })
+	err := c.readForm(s.opt.MaxFileBytes+maxFraming, func(form *formReader) error { return in.read(c, form) })
 	if in.content != nil {
 		defer in.content.discard()
 	}
@@ -77,7 +77,7 @@ type fileForm struct {
 	content            *spool
 }
 
-func (in *fileForm) read(s *Server, form *formReader) error {
+func (in *fileForm) read(c *call, form *formReader) error {
 	in.values = make(map[string]string)
 	for {
 		field, err := form.NextField()
@@ -97,7 +97,7 @@ func (in *fileForm) read(s *Server, form *formReader) error {
 				return notUnderstood()
 			}
 			in.filename, in.mimeType = field.Filename, field.ContentType
-			in.content, err = s.receive(form, s.opt.MaxFileBytes, "file")
+			in.content, err = c.receive(form, c.s.opt.MaxFileBytes, "file")
 		case "purpose", "expires_after[anchor]", "expires_after[seconds]":
 			in.values[field.Name], err = form.Value(maxFormValue)
 		default:

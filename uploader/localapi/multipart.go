@@ -17,7 +17,7 @@ import (
 // right for every form.
 
 const (
-	formBufferSize = 256 << 10
+	formBufferSize = 1 << 20
 	maxFieldHeader = 8 << 10
 	maxPadding     = 64       // blanks that RFC 2046 allows between a delimiter and its line end
 	maxEpilogue    = 64 << 10 // what may follow the closing delimiter
@@ -47,7 +47,8 @@ type formField struct {
 // Errors of the source are returned as they are; errors of the form wrap errForm.
 type formReader struct {
 	src   io.Reader
-	delim []byte // CRLF, two dashes, boundary
+	delim []byte     // CRLF, two dashes, boundary
+	skip  [256]uint8 // by the byte under the delimiter's last: how far the delimiter may move on
 	buf   []byte
 	start int   // buf[start:end] is read but not consumed
 	end   int   //
@@ -60,6 +61,12 @@ type formReader struct {
 // newFormReader reads src, whose fields are separated by boundary, through buf (at least 1 KiB).
 func newFormReader(src io.Reader, boundary string, buf []byte) *formReader {
 	f := &formReader{src: src, delim: []byte("\r\n--" + boundary), buf: buf, inField: true}
+	for c := range f.skip {
+		f.skip[c] = uint8(len(f.delim))
+	}
+	for i, c := range f.delim[:len(f.delim)-1] {
+		f.skip[c] = uint8(len(f.delim) - 1 - i)
+	}
 	// The first delimiter need not follow a line end; pretend that it does, and that the preamble is a field to skip.
 	f.end = copy(f.buf, "\r\n")
 	return f
@@ -137,7 +144,7 @@ func (f *formReader) Finish() error {
 func (f *formReader) content() ([]byte, error) {
 	for {
 		data := f.buf[f.start:f.end]
-		i := bytes.Index(data, f.delim)
+		i := f.find(data)
 		switch {
 		case i > 0:
 			return f.consume(i), nil
@@ -165,6 +172,18 @@ func (f *formReader) content() ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// find returns where the delimiter begins in data, -1 if it is not there. It is Horspool's search: it looks at one
+// byte in as many as the delimiter has, where bytes.Index stops at each of the many line ends of random content.
+func (f *formReader) find(data []byte) int {
+	last := len(f.delim) - 1
+	for end := last; end < len(data); end += int(f.skip[data[end]]) {
+		if data[end] == f.delim[last] && bytes.Equal(data[end-last:end+1], f.delim) {
+			return end - last
+		}
+	}
+	return -1
 }
 
 // delimiter looks at the delimiter-like bytes at start, and consumes them (but not the line end, which fieldHeader
