@@ -21,9 +21,13 @@ import (
 //   - That a part still equals its chunk is proven at commit, by reading the file
 //     once more and comparing CRC-32C; so is what was hashed early.
 
-// glance is how often a file that is open for writing is looked at, so that a
-// full chunk is soon on its way. Nothing is looked at while no file is open.
-const glance = 100 * time.Millisecond
+// A file that is open for writing is looked at every glance while it changes, so
+// that a full chunk is soon on its way, and less and less often, down to every
+// longGlance, while it does not. Nothing is looked at while no file is open.
+const (
+	glance     = 25 * time.Millisecond
+	longGlance = 200 * time.Millisecond
+)
 
 // afterlife is how often a file without writers is looked at that a mapping can
 // still change.
@@ -77,7 +81,8 @@ func (s *session) watch() {
 	s.watched = true
 	s.refs++ // until the watch is over
 	s.u.wg.Go(func() {
-		t := time.NewTicker(glance)
+		every := glance
+		t := time.NewTimer(every)
 		defer t.Stop()
 		for {
 			select {
@@ -91,9 +96,15 @@ func (s *session) watch() {
 				s.mu.Unlock()
 				return
 			}
+			before := s.sight.seen
 			s.look()
 			s.findFull()
+			every = min(2*every, longGlance)
+			if s.sight.seen != before {
+				every = glance
+			}
 			s.mu.Unlock()
+			t.Reset(every)
 		}
 	})
 }
@@ -184,14 +195,12 @@ func (s *session) beginCommit() {
 }
 
 // verify reads the parts that were sent at an earlier epoch once more. One that
-// does not have the CRC-32C that it had when it was sent will be sent again. It
-// returns what it has read, for the hashing to compare with. mu is held, but not
-// while it reads.
-func (s *session) verify(x *transfer) (known map[extent]uint32, err error) {
+// does not have the CRC-32C that it had when it was sent will be sent again. mu is
+// held, but not while it reads.
+func (s *session) verify(x *transfer) error {
 	if s.sight == nil {
-		return nil, nil
+		return nil
 	}
-	known = map[extent]uint32{}
 	for _, p := range x.parts {
 		id, epoch := p.id, s.sight.epoch
 		if id == "" || p.sending || p.epoch == epoch {
@@ -203,18 +212,28 @@ func (s *session) verify(x *transfer) (known map[extent]uint32, err error) {
 		s.mu.Lock()
 		switch {
 		case err != nil:
-			return nil, err
-		case p.id != id:
-			continue // sent anew meanwhile
+			return err
+		case p.id != id: // sent anew meanwhile
 		case whole && crc == p.crc:
 			p.epoch = epoch
-			known[extent{p.off, p.off + p.n}] = crc
 		default:
 			p.id = ""
 			x.replaced++
 		}
 	}
-	return known, nil
+	return nil
+}
+
+// proofs are the CRC-32Cs of a blind session's parts, nil of another one's. mu is held.
+func (s *session) proofs(x *transfer) map[extent]uint32 {
+	if s.sight == nil {
+		return nil
+	}
+	sent := make(map[extent]uint32, len(x.parts))
+	for _, p := range x.parts {
+		sent[extent{p.off, p.off + p.n}] = p.crc
+	}
+	return sent
 }
 
 // verified reports whether every part was sent, or compared, at this epoch. mu is held.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -171,17 +172,16 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 		x.divide(int64(s.u.opts.Parallel))
 	}
 	s.pump() // what is missing goes while what has gone is compared
-	known, err := s.verify(x)
-	if err != nil {
+	sum := s.sumUp()
+	defer sum.stop()
+	if err := s.verify(x); err != nil {
 		return "", err
 	}
-	sum := s.sumUp(known)
-	defer sum.stop()
 	s.pump()
 	for x.err == nil && s.stands(target) == nil && !(x.complete(&s.content) && s.verified(x)) {
 		if x.complete(&s.content) {
 			// Parts that were on their way when the commit began.
-			if _, err := s.verify(x); err != nil {
+			if err := s.verify(x); err != nil {
 				return "", err
 			}
 		} else {
@@ -195,8 +195,9 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 	if x.err != nil {
 		return "", x.err
 	}
+	sent := s.proofs(x)
 	s.mu.Unlock()
-	md5, err = sum.wait(x.life)
+	md5, err = sum.wait(x.life, sent)
 	s.mu.Lock()
 	return md5, err
 }
@@ -309,30 +310,30 @@ func (s *session) finish(target uint64, x *transfer, file File, md5 string) {
 
 // sumUp is the hashing of a content to its end, beside its sending.
 type sumUp struct {
+	s      *session
+	file   io.ReaderAt
+	size   int64
+	early  int // so many blocks were hashed before the commit began
 	cancel context.CancelFunc
 	done   chan struct{}
 	hex    string
 	err    error
 }
 
-// sumUp starts the hashing; what was hashed before is compared with the file first
-// where known, checksums of now, says that it has to be. mu is held.
-func (s *session) sumUp(known map[extent]uint32) *sumUp {
+// sumUp starts the hashing. It goes on from what was hashed while the file was
+// written, as if nothing had changed since: nothing has for nearly all files, and
+// MD5 is the slowest thing in a commit. [sumUp.wait] finds out. mu is held.
+func (s *session) sumUp() *sumUp {
 	ctx, cancel := context.WithCancel(s.u.ctx)
-	sum := &sumUp{cancel: cancel, done: make(chan struct{})}
+	sum := &sumUp{s: s, file: s.file, size: s.content.size, cancel: cancel, done: make(chan struct{})}
 	if !s.u.opts.Checksum {
 		close(sum.done)
 		return sum
 	}
-	file, size := s.file, s.content.size
 	s.refs++ // until the hashing is over
 	s.u.wg.Go(func() {
-		if known != nil {
-			sum.err = s.digest.verify(ctx, file, known)
-		}
-		if sum.err == nil {
-			sum.hex, sum.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
-		}
+		sum.early = s.digest.blocks()
+		sum.hex, sum.err = sum.run(ctx)
 		s.mu.Lock()
 		s.unhold()
 		s.mu.Unlock()
@@ -341,15 +342,28 @@ func (s *session) sumUp(known map[extent]uint32) *sumUp {
 	return sum
 }
 
-// wait returns the MD5 in hex, "" where none is taken.
-func (s *sumUp) wait(ctx context.Context) (string, error) {
+func (m *sumUp) run(ctx context.Context) (string, error) {
+	return m.s.digest.advance(ctx, m.file, m.size, true, m.s.generation, m.s.stale)
+}
+
+// wait returns the MD5 in hex, "" where none is taken. sent are the CRC-32Cs of a
+// blind session's parts; what was hashed is compared with them, and hashed again
+// where it differs. The caller holds the file.
+func (m *sumUp) wait(ctx context.Context, sent map[extent]uint32) (string, error) {
 	select {
-	case <-s.done:
-		return s.hex, s.err
+	case <-m.done:
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
+	if m.err != nil || sent == nil || m.hex == "" {
+		return m.hex, m.err
+	}
+	same, err := m.s.digest.verify(ctx, m.file, m.early, sent)
+	if err != nil || same {
+		return m.hex, err
+	}
+	return m.run(ctx)
 }
 
 // stop ends the hashing if nobody needs it any more.
-func (s *sumUp) stop() { s.cancel() }
+func (m *sumUp) stop() { m.cancel() }

@@ -72,7 +72,7 @@ func newSession(u *Uploader, key backing.Key) *session {
 		u: u, key: key,
 		rec:       record{key: key, state: StateEmpty, since: time.Now()},
 		content:   content{block: u.block},
-		digest:    digest{block: u.block},
+		digest:    digest{block: u.chunk},
 		full:      map[int64]bool{},
 		confirmed: map[int64]bool{},
 		waiters:   map[*waiter]bool{},
@@ -467,7 +467,7 @@ func (s *session) digestAhead() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for done := int64(-1); s.running == nil; {
-			end := s.content.written.prefix() / s.u.block * s.u.block
+			end := s.content.written.prefix() / s.u.chunk * s.u.chunk
 			if end <= done {
 				break
 			}

@@ -199,11 +199,12 @@ func smallFiles(b *bench, path string) error {
 	ideal := time.Duration(n*3/8) * 40 * time.Millisecond
 	return b.ratios("1,000 small files / ideal", path, 0,
 		func() (time.Duration, error) {
+			to := m.fresh()
 			before, err := srv.stats()
 			if err != nil {
 				return 0, err
 			}
-			started, to := time.Now(), m.fresh()
+			started := time.Now()
 			if _, err := timed("cp", "-r", dir, to); err != nil {
 				return 0, err
 			}

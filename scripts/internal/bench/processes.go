@@ -39,7 +39,7 @@ func serve(args []string) error {
 	if err := set.Parse(args); err != nil {
 		return err
 	}
-	api, err := localapi.Open(localapi.Options{Dir: *dir, Key: benchKey,
+	api, err := localapi.Open(localapi.Options{Dir: *dir, Key: benchKey, TrustMD5: true,
 		Faults: localapi.Faults{Latency: *latency, RatePerConnection: *rate}})
 	if err != nil {
 		return err
