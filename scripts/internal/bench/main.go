@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -48,6 +49,12 @@ type bench struct {
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "serve" {
 		fail(serve(os.Args[2:]))
+		return
+	}
+	if len(os.Args) == 5 && os.Args[1] == "sdk" {
+		parallel, err := strconv.Atoi(os.Args[4])
+		fail(err)
+		fail(plain(os.Args[2], os.Args[3], parallel))
 		return
 	}
 	bin := flag.String("bin", "", "the uploadfs `BINARY` to measure")
