@@ -18,6 +18,7 @@ import (
 
 const (
 	formBufferSize = 1 << 20
+	fillBatch      = 512 << 10
 	maxFieldHeader = 8 << 10
 	maxPadding     = 64       // blanks that RFC 2046 allows between a delimiter and its line end
 	maxEpilogue    = 64 << 10 // what may follow the closing delimiter
@@ -252,7 +253,8 @@ func (f *formReader) more(missing string) error {
 	return err
 }
 
-// fill reads at least one byte into the buffer, moving what is unconsumed to its front.
+// fill reads into the buffer, moving what is unconsumed to its front: a batch of bytes, or what the buffer can take, or
+// what comes before the end. A socket gives less at a time, and small writes to a file cost more.
 func (f *formReader) fill() error {
 	if f.start > 0 {
 		f.end = copy(f.buf, f.buf[f.start:f.end])
@@ -261,13 +263,14 @@ func (f *formReader) fill() error {
 	if f.end == len(f.buf) {
 		return fmt.Errorf("%w: a line is too long", errForm)
 	}
-	for f.err == nil {
+	before := f.end
+	for f.err == nil && f.end < min(before+fillBatch, len(f.buf)) {
 		var n int
 		n, f.err = f.src.Read(f.buf[f.end:])
 		f.end += n
-		if n > 0 {
-			return nil
-		}
+	}
+	if f.end > before {
+		return nil
 	}
 	return f.err
 }
