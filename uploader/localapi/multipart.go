@@ -129,13 +129,14 @@ func (f *formReader) Finish() error {
 	for seen := 0; ; {
 		seen += f.end - f.start
 		f.start, f.end = 0, 0
-		switch err := f.fill(); {
+		err := f.fill()
+		switch {
+		case seen > maxEpilogue:
+			return fmt.Errorf("%w: too much after the closing delimiter", errForm)
 		case err == io.EOF:
 			return nil
 		case err != nil:
 			return err
-		case seen > maxEpilogue:
-			return fmt.Errorf("%w: too much after the closing delimiter", errForm)
 		}
 	}
 }
