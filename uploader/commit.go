@@ -169,7 +169,7 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 	}
 	s.beginCommit()
 	if s.u.opts.PartSize == 0 {
-		x.divide(int64(s.u.opts.Parallel))
+		x.divide(int64(s.u.opts.Parallel - x.inflight))
 	}
 	s.pump() // what is missing goes while what has gone is compared
 	sum := s.sumUp()

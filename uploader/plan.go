@@ -12,10 +12,14 @@ func cut(off, end, n int64) []*part {
 // grain is what the size of a divided part is a multiple of, in bytes.
 const grain = 1 << 20
 
-// divide plans what has not been sent anew, so that every slot is busy to the
+// divide plans what has not been sent anew, so that every idle slot is busy to the
 // end: in rounds of equal parts, one for each slot, each as large as can be. Parts
-// that are acknowledged or under way stay. The session's mutex is held.
-func (x *transfer) divide(slots int64) {
+// that are acknowledged or under way stay, and all do where no slot is idle. The
+// session's mutex is held.
+func (x *transfer) divide(idle int64) {
+	if idle <= 0 {
+		return
+	}
 	left := int64(0)
 	for _, p := range x.parts {
 		if p.free() {
@@ -25,8 +29,8 @@ func (x *transfer) divide(slots int64) {
 	if left == 0 {
 		return
 	}
-	rounds := (left + slots*MaxPart - 1) / (slots * MaxPart)
-	size := (left + slots*rounds - 1) / (slots * rounds)
+	rounds := (left + idle*MaxPart - 1) / (idle * MaxPart)
+	size := (left + idle*rounds - 1) / (idle * rounds)
 	size = min(max((size+grain-1)/grain*grain, MinPart), MaxPart)
 	var parts []*part
 	for i := 0; i < len(x.parts); {

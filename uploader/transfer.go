@@ -52,14 +52,18 @@ type part struct {
 	proven  bool // what id stands for was sent by this process, or compared since
 }
 
-// newTransfer plans an Upload of size bytes in whole chunks. It sends nothing
-// yet. mu is held.
+// newTransfer plans an Upload of size bytes in whole chunks, or where parts may
+// have any size so that all slots have the same to do. It sends nothing yet. mu is
+// held.
 func (s *session) newTransfer(size int64) *transfer {
 	x := &transfer{}
 	x.life, x.giveUp = context.WithCancelCause(s.u.ctx)
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
 	x.spec.Bytes = size
 	x.parts = cut(0, size, s.u.chunk)
+	if s.u.opts.PartSize == 0 {
+		x.divide(int64(s.u.opts.Parallel))
+	}
 	s.xfer = x
 	return x
 }
@@ -157,9 +161,13 @@ func (s *session) nextPart(x *transfer) *part {
 
 // early reports whether the part may go before the commit. mu is held.
 func (s *session) early(x *transfer, p *part) bool {
-	i := p.off / s.u.chunk
+	for i := p.off / s.u.chunk; i*s.u.chunk < p.off+p.n; i++ {
+		if !s.full[i] || !s.confirmed[i] {
+			return false
+		}
+	}
 	return s.rec.state == StateWriting && !s.gone && len(s.poison) == 0 && s.expected == x.spec.Bytes &&
-		!p.tried && s.full[i] && s.confirmed[i] && s.content.written.contains(p.off, p.off+p.n)
+		!p.tried && s.content.written.contains(p.off, p.off+p.n)
 }
 
 // pump lets the feeder run if there is something to send. mu is held.
@@ -287,11 +295,21 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 			}
 			s.publish()
 		}
+	case x.err == nil && s.overtaken(p):
+		// It may have failed because of the change: the file was shorter
+		// for a moment. What is wrong otherwise, the next time tells.
 	case x.err == nil:
 		x.end(why(x.ctx, err))
 	}
 	s.pump()
 	s.cond.Broadcast()
+}
+
+// overtaken reports whether the part may have changed since it began to be read. mu
+// is held.
+func (s *session) overtaken(p *part) bool {
+	s.look()
+	return s.content.changedAfter(p.off, p.off+p.n, p.gen) || s.sight != nil && p.epoch != s.sight.epoch
 }
 
 // why prefers the reason for which ctx was ended to what that looked like from
