@@ -1,0 +1,77 @@
+package fusefs_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader/localapi"
+)
+
+// TestToolExitStatus has the API refuse everything, and looks at who says so. What
+// looks at the result of close(2) fails; what does not is told apart in the
+// README, which sends its users to `uploadfs wait`. Whoever moves from one list to
+// the other has to move there as well.
+func TestToolExitStatus(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
+		if p.Stage != localapi.StageHead {
+			return nil
+		}
+		return &localapi.Fault{Status: 403, Message: "You have insufficient permissions for this operation."}
+	})
+	src, _ := source(t, 1*mib)
+	small := smallFiles(t)
+	for i, tool := range []struct {
+		name, do string
+		tells    bool
+	}{
+		{"cp", `cp "$1" f`, true},
+		{"cp -a", `cp -a "$2" d`, true},
+		{"cat", `cat "$1" > f`, true},
+		{"dd", `dd if="$1" of=f bs=4k status=none`, true},
+		{"tee", `tee f < "$1" > /dev/null`, true},
+		{"install", `install "$1" f`, true},
+		{"mv in", `cp "$1" "$3/f"; mv "$3/f" f`, true},
+		{"split", `split -b 512k "$1" f.`, true},
+		{"sort -o", `sort -o f "$2/a.txt"`, true},
+		{"truncate", `truncate -s 1M f`, true},
+		{"fallocate", `fallocate -l 1M f`, true},
+		{"rsync --inplace", `rsync --inplace "$1" f`, true},
+		{"tar c", `tar cf f.tar -C "$2" .`, true},
+		{"tar x", `tar cf "$3/a.tar" -C "$2" . && tar xf "$3/a.tar"`, true},
+		{"zip", `zip -qr f.zip "$2"`, true},
+		{"git", `git init -q --template= r`, true},
+		{"curl -o", `curl -sS -o f "file://$1"`, true},
+		{"python, with", `python3 -c 'with open("f", "w") as f: f.write("x")'`, true},
+		{"python, shutil", `python3 -c 'import shutil, sys; shutil.copy(sys.argv[1], "f")' "$1"`, true},
+
+		{"a command of the shell's own", `echo x > f`, false},
+		{"curl, redirected", `curl -sS "file://$1" > f`, false},
+		{"tar cz", `tar czf f.tgz -C "$2" .`, false},
+		{"unzip", `(cd "$2"; zip -qr "$3/a.zip" .); unzip -q "$3/a.zip"`, false},
+		{"sqlite3", `sqlite3 db 'create table t(a)'`, false},
+		{"perl", `perl -e 'print 1' > f`, false},
+		{"python, never closed", `python3 -c 'open("f", "w").write("x")'`, false},
+		{"python, standard output", `python3 -c 'print(1)' > f`, false},
+		// A rename does not wait.
+		{"rsync", `rsync "$1" f`, false},
+		{"sed -i", `cp "$2/a.txt" "$3/f"; (echo x > f) && sed -i s/x/y/ f`, false},
+		{"os.replace", `python3 -c '
+import os
+with open("f.tmp", "w") as f: f.write("x")
+os.replace("f.tmp", "f")'`, false},
+	} {
+		t.Run(tool.name, func(t *testing.T) {
+			s := s.in(t)
+			dir := fmt.Sprintf("%02d", i)
+			out, err := s.sh("set -e; mkdir "+dir+"; cd "+dir+"\n"+tool.do, src, small, t.TempDir())
+			if tool.tells {
+				require.Error(t, err)
+			} else {
+				require.NoError(t, err, out)
+			}
+		})
+	}
+}
