@@ -76,18 +76,31 @@ func (u *Uploader) OpenPut(file *os.File, spec Spec) (*Put, error) {
 // earlier put has nothing more to say.
 func (u *Uploader) pinPut(key backing.Key, name string) (*session, error) {
 	u.mu.Lock()
-	if s := u.sessions[key]; s != nil {
+	busy := u.putting[key]
+	if s := u.sessions[key]; s != nil && !busy {
 		s.mu.Lock()
-		busy := s.writers > 0 || s.running != nil || s.pinned > 0
+		busy = s.running != nil // that of a put which was given up
 		s.mu.Unlock()
-		if busy {
-			u.mu.Unlock()
-			return nil, localError("put", errors.New("the file is already being sent"))
-		}
-		delete(u.sessions, key)
 	}
+	if busy {
+		u.mu.Unlock()
+		return nil, localError("put", errors.New("the file is already being sent"))
+	}
+	u.putting[key] = true
+	delete(u.sessions, key)
 	u.mu.Unlock()
-	return u.pin(key, name)
+	s, err := u.pin(key, name)
+	if err != nil {
+		u.unpinPut(key)
+	}
+	return s, err
+}
+
+// unpinPut says that the file is not being put any more.
+func (u *Uploader) unpinPut(key backing.Key) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.putting, key)
 }
 
 // putKey is the identity of a file in a journal for files of any filesystem:
@@ -232,6 +245,7 @@ func (p *Put) Forget() error { return p.s.u.journal.delete(p.s.key) }
 func (p *Put) Close() {
 	s := p.s
 	defer s.u.unpin(s)
+	defer s.u.unpinPut(s.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.writers > 0 {

@@ -92,9 +92,10 @@ type Uploader struct {
 	turns    turns
 	line     line
 
-	mu       sync.Mutex // guards sessions, and pinned of each
+	mu       sync.Mutex // guards what follows, and pinned of each session
 	sessions map[backing.Key]*session
-	changed  chan struct{} // closed and replaced when a session leaves the table or settles
+	putting  map[backing.Key]bool // files that a Put has open
+	changed  chan struct{}        // closed and replaced when a session leaves the table or settles
 }
 
 // Open opens the journal in o.StateDir and goes on with what an earlier daemon
@@ -121,6 +122,7 @@ func Open(o Options) (*Uploader, error) {
 		jobs:     semaphore.NewWeighted(int64(o.Parallel) * commitsPerSlot),
 		turns:    turns{taken: map[Spec]chan struct{}{}},
 		sessions: map[backing.Key]*session{},
+		putting:  map[backing.Key]bool{},
 		changed:  make(chan struct{}),
 	}
 	if o.PartSize == 0 {
