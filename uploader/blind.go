@@ -224,18 +224,6 @@ func (s *session) verify(x *transfer) error {
 	return nil
 }
 
-// proofs are the CRC-32Cs of a blind session's parts, nil of another one's. mu is held.
-func (s *session) proofs(x *transfer) map[extent]uint32 {
-	if s.sight == nil {
-		return nil
-	}
-	sent := make(map[extent]uint32, len(x.parts))
-	for _, p := range x.parts {
-		sent[extent{p.off, p.off + p.n}] = p.crc
-	}
-	return sent
-}
-
 // verified reports whether every part was sent, or compared, at this epoch. mu is held.
 func (s *session) verified(x *transfer) bool {
 	if s.sight == nil {

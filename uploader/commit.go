@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -195,9 +194,8 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 	if x.err != nil {
 		return "", x.err
 	}
-	sent := s.proofs(x)
 	s.mu.Unlock()
-	md5, err = sum.wait(x.life, sent)
+	md5, err = sum.wait(x.life)
 	s.mu.Lock()
 	return md5, err
 }
@@ -310,10 +308,6 @@ func (s *session) finish(target uint64, x *transfer, file File, md5 string) {
 
 // sumUp is the hashing of a content to its end, beside its sending.
 type sumUp struct {
-	s      *session
-	file   io.ReaderAt
-	size   int64
-	early  int // so many blocks were hashed before the commit began
 	cancel context.CancelFunc
 	done   chan struct{}
 	hex    string
@@ -321,19 +315,23 @@ type sumUp struct {
 }
 
 // sumUp starts the hashing. It goes on from what was hashed while the file was
-// written, as if nothing had changed since: nothing has for nearly all files, and
-// MD5 is the slowest thing in a commit. [sumUp.wait] finds out. mu is held.
+// written; of a blind session that is compared with the file first. mu is held.
 func (s *session) sumUp() *sumUp {
 	ctx, cancel := context.WithCancel(s.u.ctx)
-	sum := &sumUp{s: s, file: s.file, size: s.content.size, cancel: cancel, done: make(chan struct{})}
+	sum := &sumUp{cancel: cancel, done: make(chan struct{})}
 	if !s.u.opts.Checksum {
 		close(sum.done)
 		return sum
 	}
+	file, size, blind := s.file, s.content.size, s.sight != nil
 	s.refs++ // until the hashing is over
 	s.u.wg.Go(func() {
-		sum.early = s.digest.blocks()
-		sum.hex, sum.err = sum.run(ctx)
+		if blind {
+			sum.err = s.digest.verify(ctx, file)
+		}
+		if sum.err == nil {
+			sum.hex, sum.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
+		}
 		s.mu.Lock()
 		s.unhold()
 		s.mu.Unlock()
@@ -342,28 +340,15 @@ func (s *session) sumUp() *sumUp {
 	return sum
 }
 
-func (m *sumUp) run(ctx context.Context) (string, error) {
-	return m.s.digest.advance(ctx, m.file, m.size, true, m.s.generation, m.s.stale)
-}
-
-// wait returns the MD5 in hex, "" where none is taken. sent are the CRC-32Cs of a
-// blind session's parts; what was hashed is compared with them, and hashed again
-// where it differs. The caller holds the file.
-func (m *sumUp) wait(ctx context.Context, sent map[extent]uint32) (string, error) {
+// wait returns the MD5 in hex, "" where none is taken.
+func (s *sumUp) wait(ctx context.Context) (string, error) {
 	select {
-	case <-m.done:
+	case <-s.done:
+		return s.hex, s.err
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	if m.err != nil || sent == nil || m.hex == "" {
-		return m.hex, m.err
-	}
-	same, err := m.s.digest.verify(ctx, m.file, m.early, sent)
-	if err != nil || same {
-		return m.hex, err
-	}
-	return m.run(ctx)
 }
 
 // stop ends the hashing if nobody needs it any more.
-func (m *sumUp) stop() { m.cancel() }
+func (s *sumUp) stop() { s.cancel() }

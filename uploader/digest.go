@@ -77,39 +77,22 @@ func (d *digest) advance(ctx context.Context, file io.ReaderAt, end int64, whole
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// blocks waits for a hashing under way, and returns how many blocks are hashed.
-func (d *digest) blocks() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.crcs)
-}
-
-// verify compares what was hashed with known, the checksums of what file has now:
-// everything that they tell of, and the first blocks, so many as must, in any case.
-// It forgets everything from the first block that differs, and reports whether
-// there was none.
-func (d *digest) verify(ctx context.Context, file io.ReaderAt, must int, known map[extent]uint32) (same bool, err error) {
+// verify compares what was hashed with what is in file now, block by block, and
+// forgets everything from the first block that differs.
+func (d *digest) verify(ctx context.Context, file io.ReaderAt) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, was := range d.crcs {
-		off := int64(i) * d.block
-		crc, found := known[extent{off, off + d.block}]
-		whole := true
-		switch {
-		case found:
-		case i >= must:
-			continue
-		default:
-			if crc, whole, err = checksum(ctx, file, off, d.block); err != nil {
-				return false, err
-			}
+		crc, whole, err := checksum(ctx, file, int64(i)*d.block, d.block)
+		if err != nil {
+			return err
 		}
 		if !whole || crc != was {
 			d.marks, d.gens, d.crcs = d.marks[:i], d.gens[:i], d.crcs[:i]
-			return false, nil
+			return nil
 		}
 	}
-	return true, nil
+	return nil
 }
 
 // hashRange reads [off, end) of file into h, and returns its CRC-32C.

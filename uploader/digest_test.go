@@ -61,10 +61,7 @@ func TestDigestAfterEdits(t *testing.T) {
 				if len(data) > 0 {
 					data[r.IntN(len(data))]++
 				}
-				hashed := d.blocks()
-				same, err := d.verify(ctx, bytes.NewReader(data), hashed, nil)
-				require.NoError(t, err)
-				require.Equal(t, same, d.blocks() == hashed)
+				require.NoError(t, d.verify(ctx, bytes.NewReader(data)))
 			default:
 				got, err := d.advance(ctx, bytes.NewReader(data), int64(len(data)), true, current, c.changedAfter)
 				require.NoError(t, err)
