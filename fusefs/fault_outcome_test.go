@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -81,6 +82,21 @@ func TestLostAnswerAmongOlderFiles(t *testing.T) {
 	s.completed("f", []byte("new"))
 	s.completed("d/f", []byte("end"))
 	require.Len(t, s.ids(), 6)
+}
+
+// TestLostAnswerOfAnotherClock has the API's clock hours away from ours: what it
+// made is found, and its Uploads have not expired before they began.
+func TestLostAnswerOfAnotherClock(t *testing.T) {
+	for _, away := range []time.Duration{-3 * time.Hour, 3 * time.Hour} {
+		s := newStack(t, stackOptions{API: localapi.Options{Now: func() time.Time { return time.Now().Add(away) }}})
+		s.run(`printf one > f`)
+		s.loseAnswer()
+		s.run(`printf two > f`)
+		s.completed("f", []byte("two"))
+		require.Equal(t, s.ids()[1], s.attr("f", "file_id"), "%v", away)
+		require.Len(t, s.ids(), 2, "%v", away)
+		require.Equal(t, int64(2), s.API.Stats().UploadsCreated, "%v", away)
+	}
 }
 
 // TestLostAnswersOfNamesakes loses the answers to two files that only their

@@ -58,7 +58,8 @@ type Spec struct {
 // Upload is the API's receipt for a declared content.
 type Upload struct {
 	ID        string
-	ExpiresAt time.Time // after this no part and no Complete is accepted
+	CreatedAt time.Time // by the API's clock, as File.CreatedAt; zero if it does not say
+	ExpiresAt time.Time // by ours: after this no part and no Complete is accepted
 }
 
 // File is what an Upload becomes.

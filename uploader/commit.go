@@ -272,7 +272,7 @@ func (s *session) finish(target uint64, x *transfer, file File, md5 string) {
 	// Not before it is recorded whose File it is.
 	defer func() { s.recorded(s.u.journal.completed(x.upload.ID)) }()
 	s.u.log.Info("completed", "path", s.rec.path, "upload", x.upload.ID, "file", file.ID,
-		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.created).Round(time.Millisecond))
+		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.began).Round(time.Millisecond))
 	switch {
 	case s.gone:
 		s.recorded(s.u.journal.disown(file.ID))

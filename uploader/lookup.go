@@ -40,7 +40,8 @@ func CheckOutcome(ctx context.Context) (file File, found bool, err error) {
 // a File only now.
 const longestComplete = time.Hour
 
-// clockSkew is by how much the API's clock may be behind ours.
+// clockSkew is by how much the API's clock may be behind ours, where the API does
+// not say when it created an Upload, and its clocks behind one another.
 const clockSkew = time.Minute
 
 // checked is the context of a Complete for the transfer. The Upload's expiry does

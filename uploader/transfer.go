@@ -21,10 +21,11 @@ var (
 // session, whose mutex guards it.
 type transfer struct {
 	spec     Spec
-	upload   Upload // zero until declared
-	created  time.Time
-	parts    []*part // in file order, without gaps, spec.Bytes in all
-	replaced int     // acknowledged parts whose place later ones took: the API has them unlisted
+	upload   Upload    // zero until declared
+	created  time.Time // by the API's clock if it says, else by ours
+	began    time.Time // when this process declared it, or took it up
+	parts    []*part   // in file order, without gaps, spec.Bytes in all
+	replaced int       // acknowledged parts whose place later ones took: the API has them unlisted
 
 	life     context.Context // ends when the transfer is given up
 	giveUp   context.CancelCauseFunc
@@ -114,9 +115,9 @@ func (x *transfer) end(why error) {
 // declared takes the API's answer to Create and lets the transfer end when the
 // Upload expires. mu is held.
 func (x *transfer) declared(spec Spec, up Upload, created time.Time) {
-	x.spec, x.upload, x.created = spec, up, created
+	x.spec, x.upload, x.created, x.began = spec, up, created, time.Now()
 	expired := &Error{Op: "upload", UploadID: up.ID, Kind: Gone, Message: fmt.Sprintf(
-		"the Upload of %d bytes expired %s after it was created", spec.Bytes, up.ExpiresAt.Sub(created).Round(time.Second))}
+		"the Upload of %d bytes expired at %s", spec.Bytes, up.ExpiresAt.Format(time.DateTime))}
 	if x.err == nil {
 		x.expiry = time.AfterFunc(time.Until(up.ExpiresAt), func() { x.cancel(expired) })
 	}
@@ -243,6 +244,9 @@ func (s *session) declare(x *transfer) error {
 	}
 	created := time.Now()
 	up, err := s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
+	if !up.CreatedAt.IsZero() {
+		created = up.CreatedAt
+	}
 	s.u.freeSlot()
 	if err != nil {
 		return why(x.ctx, err)

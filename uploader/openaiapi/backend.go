@@ -131,6 +131,7 @@ func (b *Backend) Close() {
 func (b *Backend) Create(ctx context.Context, spec uploader.Spec) (uploader.Upload, error) {
 	var upload uploader.Upload
 	err := b.do(ctx, call{op: opCreate, stall: b.cfg.Stall}, func(ctx context.Context, opts ...option.RequestOption) error {
+		asked := time.Now()
 		res, err := b.uploads.New(ctx, createParams(spec), opts...)
 		if err != nil {
 			return err
@@ -141,9 +142,14 @@ func (b *Backend) Create(ctx context.Context, spec uploader.Spec) (uploader.Uplo
 		if res.JSON.Bytes.Valid() && res.Bytes != spec.Bytes {
 			return fmt.Errorf("declared %d bytes, the upload says %d", spec.Bytes, res.Bytes)
 		}
-		upload = uploader.Upload{ID: res.ID, ExpiresAt: time.Unix(res.ExpiresAt, 0)}
-		if res.ExpiresAt == 0 {
-			upload.ExpiresAt = time.Now().Add(uploadLife)
+		// The API's clock may be an hour away from ours: only how long it says
+		// counts.
+		upload = uploader.Upload{ID: res.ID, ExpiresAt: asked.Add(uploadLife)}
+		if res.CreatedAt > 0 {
+			upload.CreatedAt = time.Unix(res.CreatedAt, 0)
+			if res.ExpiresAt > res.CreatedAt {
+				upload.ExpiresAt = asked.Add(time.Duration(res.ExpiresAt-res.CreatedAt) * time.Second)
+			}
 		}
 		return nil
 	})

@@ -82,10 +82,13 @@ func TestPartOnTheWire(t *testing.T) {
 }
 
 func TestCreateOnTheWire(t *testing.T) {
-	b, seen := record(t, openaiapi.Config{}, object{"id": "upload_1", "object": "upload", "bytes": 6, "status": "pending", "expires_at": 1719127296})
+	b, seen := record(t, openaiapi.Config{}, object{"id": "upload_1", "object": "upload", "bytes": 6, "status": "pending", "created_at": 1719127000, "expires_at": 1719127100})
+	before := time.Now()
 	up, err := b.Create(t.Context(), spec)
 	require.NoError(t, err)
-	require.Equal(t, uploader.Upload{ID: "upload_1", ExpiresAt: time.Unix(1719127296, 0)}, up)
+	require.Equal(t, "upload_1", up.ID)
+	require.Equal(t, time.Unix(1719127000, 0), up.CreatedAt, "by the API's clock, which is years behind")
+	require.WithinRange(t, up.ExpiresAt, before.Add(100*time.Second), time.Now().Add(100*time.Second))
 	expiring := spec
 	expiring.Expires = 2 * time.Hour
 	_, err = b.Create(t.Context(), expiring)
