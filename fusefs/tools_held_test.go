@@ -7,6 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/localapi"
 )
 
 // TestToolFinalName: what programs write under a name of their own is sent once,
@@ -113,4 +114,33 @@ func TestToolNoHold(t *testing.T) {
 	s.run(`mv f.tmp f`)
 	s.completed("f", []byte("x\n"))
 	require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
+}
+
+// TestExcludeOfTheNextMount: what is held and excluded is for each mount to say.
+func TestExcludeOfTheNextMount(t *testing.T) {
+	s := newStack(t, stackOptions{Background: true, Names: uploader.NamePolicy{Exclude: []string{"*.log"}, HoldFor: time.Hour}})
+	s.run(`echo log > a.log; echo log > b.log; echo tmp > c.tmp; echo done > d.dat`)
+	s.eventually("d.dat", "completed")
+	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
+		if p.Op == localapi.OpPart && p.Stage == localapi.StageHead {
+			return &localapi.Fault{Status: 503, Message: "later"}
+		}
+		return nil
+	})
+	s.run(`echo data > e.dat`)
+	s.eventually("e.dat", "retrying")
+	require.Equal(t, 1, s.pending())
+
+	s.opts.Names.Exclude = []string{"b.*", "*.tmp", "*.dat"}
+	s.unmount()
+	s.API.SetIntercept(nil)
+	s.mount()
+	s.eventually("a.log", "completed")
+	s.completed("a.log", []byte("log\n"))
+	for _, name := range []string{"b.log", "c.tmp", "e.dat"} {
+		require.Equal(t, "excluded", s.attr(name, "state"), name)
+	}
+	s.completed("d.dat", []byte("done\n"))
+	require.Eventually(t, func() bool { return s.pending() == 0 }, 10*time.Second, time.Millisecond, "the Upload of e.dat is cancelled")
+	require.Len(t, s.API.Files(), 2)
 }

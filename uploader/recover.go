@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -88,6 +89,9 @@ func (u *Uploader) resume(r *record, f found) error {
 		if !same {
 			return u.keep(r, f, "its content changed while it was not mounted")
 		}
+		if r.state == StateExcluded && !u.names.excluded(r.path) {
+			return u.load(r, (*session).renamed) // it is not excluded any more
+		}
 		if wasOpen {
 			return u.journal.put(r)
 		}
@@ -104,11 +108,18 @@ func (u *Uploader) resume(r *record, f found) error {
 	}
 	r.err, r.kind = "", Transient
 	return u.load(r, func(s *session) {
-		if s.rec.state == StateHeld {
+		s.renamed() // which names are held or excluded may be other ones now
+		switch {
+		case s.rec.state == StateHeld:
 			s.armHold()
 			return
-		}
-		if s.rec.state != StateUploading {
+		case s.rec.state == StateExcluded:
+			return
+		case u.names.excluded(s.rec.path) && !s.rec.completing:
+			s.dropTransfer(errors.New("excluded"))
+			s.move(StateExcluded, nil)
+			return
+		case s.rec.state != StateUploading:
 			s.move(StateUploading, nil)
 		}
 		s.start()
