@@ -84,9 +84,20 @@ func Unmount(ctx context.Context, mountPoint string) (out Outcome, gone bool, er
 			Printable(m.Point))
 	case errors.Is(err, ErrNoDaemon):
 		cleared, err := clearPoint(m.Point)
+		if alive := (*aliveError)(nil); errors.As(err, &alive) {
+			err = fmt.Errorf("the daemon of %s is alive and cannot be reached in its state directory %s, which may have been moved or removed: unmount with fusermount3 -u, as root with umount, and it will end",
+				Printable(m.Point), Printable(m.Source))
+		}
 		return Outcome{}, cleared, err
 	case err != nil:
 		return out, false, fmt.Errorf("unmount %s: %w", Printable(m.Point), err)
 	}
 	return out, false, nil
+}
+
+// aliveError says that a mount of ours is there, and its daemon too.
+type aliveError struct{ Entry }
+
+func (e *aliveError) Error() string {
+	return fmt.Sprintf("%s is already mounted: see it with uploadfs status, end it with uploadfs unmount", Printable(e.Point))
 }

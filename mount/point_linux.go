@@ -42,7 +42,7 @@ func clearPoint(point string) (detached bool, err error) {
 			return detached, err
 		}
 		if !dead {
-			return detached, fmt.Errorf("%s is already mounted: see it with uploadfs status, end it with uploadfs unmount", Printable(point))
+			return detached, &aliveError{m}
 		}
 		if err := detach(point); err != nil {
 			return detached, fmt.Errorf("%s carries a dead mount that cannot be detached: %w", Printable(point), err)

@@ -93,6 +93,17 @@ func TestUnmountOfABusyMount(t *testing.T) {
 	})
 }
 
+// A daemon whose state directory was moved away cannot be asked to end.
+func TestUnmountWithoutTheStateDirectory(t *testing.T) {
+	eachUser(t, func(b *box) {
+		b.mount("--embedded")
+		b.shOK(`mv state elsewhere`)
+		b.refused(1, "is alive and cannot be reached in its state directory", "unmount", b.point)
+		b.shOK(`mv elsewhere state`)
+		b.ok("unmount", b.point)
+	})
+}
+
 // foreground starts a mount that stays, and returns when it is ready.
 func (b *box) foreground(args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
 	socket := filepath.Join(b.dir, "notify")
