@@ -89,20 +89,44 @@ func (c *answerFirst) Write(p []byte) (int, error) {
 
 // copyBuffers are what parts are copied through: large enough that a part takes
 // few system calls, small enough to stay in a core's cache between the reading,
-// the summing and the writing. [io.Copy] would take 32 KiB.
-var copyBuffers = sync.Pool{New: func() any { return new([copyBufferSize]byte) }}
+// the summing and the writing.
+var copyBuffers = sync.Pool{New: func() any { return new([largestPiece]byte) }}
 
-const copyBufferSize = 256 << 10
+// A part is written in pieces of these sizes. A larger one is faster where the line
+// is, and takes too long to count as progress where it is not.
+const (
+	smallestPiece = 32 << 10
+	largestPiece  = 256 << 10
+	longPiece     = time.Second
+)
 
 // ReadFrom is what the transport sends a body with, where there is no TLS.
-func (c *answerFirst) ReadFrom(r io.Reader) (n int64, err error) {
-	buf := copyBuffers.Get().(*[copyBufferSize]byte)
+func (c *answerFirst) ReadFrom(r io.Reader) (written int64, err error) {
+	buf := copyBuffers.Get().(*[largestPiece]byte)
 	defer copyBuffers.Put(buf)
-	return io.CopyBuffer(writeOnly{c}, r, buf[:])
+	for size := smallestPiece; ; {
+		n, readErr := r.Read(buf[:size])
+		if n > 0 {
+			started := time.Now()
+			n, err := c.Write(buf[:n])
+			written += int64(n)
+			if err != nil {
+				return written, err
+			}
+			if time.Since(started) > longPiece {
+				size = smallestPiece
+			} else if n == size {
+				size = min(2*size, largestPiece)
+			}
+		}
+		if readErr == io.EOF {
+			return written, nil
+		}
+		if readErr != nil {
+			return written, readErr
+		}
+	}
 }
-
-// writeOnly hides ReadFrom from [io.CopyBuffer].
-type writeOnly struct{ io.Writer }
 
 func (c *answerFirst) Close() error {
 	c.once.Do(func() { close(c.read) })
