@@ -47,7 +47,7 @@ type stack struct {
 }
 
 type stackOptions struct {
-	Part       int64 // part size, bytes; 8 MiB if 0
+	Part       int64 // part size, bytes; 8 MiB if 0, auto if negative
 	Background bool
 	Timeout    time.Duration // of close
 	Names      uploader.NamePolicy
@@ -114,8 +114,11 @@ func (s *stack) mount() {
 	s.tree, err = backing.Open(filepath.Join(s.State, "tree"))
 	require.NoError(s.t, err)
 	part := s.opts.Part
-	if part == 0 {
+	switch {
+	case part == 0:
 		part = 8 * mib
+	case part < 0:
+		part = 0
 	}
 	timeout := s.opts.Timeout
 	if timeout == 0 {

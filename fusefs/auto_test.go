@@ -1,0 +1,65 @@
+package fusefs_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader"
+)
+
+// lastUpload checks the sizes of the newest Upload's parts, and that none was sent
+// for nothing, and returns them in file order.
+func (s *stack) lastUpload() (parts []int64) {
+	s.t.Helper()
+	all := s.API.Uploads()
+	up := all[len(all)-1]
+	require.Len(s.t, up.Received, len(up.Listed), "each part was sent once")
+	for i, p := range up.Listed {
+		parts = append(parts, p.Bytes)
+		require.LessOrEqual(s.t, p.Bytes, int64(uploader.MaxPart))
+		if i < len(up.Listed)-1 {
+			require.GreaterOrEqual(s.t, p.Bytes, int64(uploader.MinPart))
+		}
+	}
+	return parts
+}
+
+// TestAutoPartSize has four connections, and parts that give each the same to do.
+func TestAutoPartSize(t *testing.T) {
+	s := newStack(t, stackOptions{Part: -1})
+	s.run(`printf x > one; head -c 9000000 /dev/urandom > nine`)
+	s.completed("one", []byte("x"))
+	s.completed("nine", s.read("nine"))
+	require.Equal(t, []int64{8 * mib, 9000000 - 8*mib}, s.lastUpload())
+
+	const size = 200 * mib
+	src, want := source(t, size)
+	p := s.start(`
+import os, sys
+src = os.open(sys.argv[1], os.O_RDONLY)
+dst = os.open("f", os.O_WRONLY | os.O_CREAT)
+for i in range(130): os.write(dst, os.read(src, 1 << 20))
+os.fsync(dst)
+print("written", flush=True)
+sys.stdin.readline()
+for i in range(70): os.write(dst, os.read(src, 1 << 20))
+os.close(dst)
+`, src)
+	p.expect("written")
+	// Two whole chunks of 64 MiB are full; two parts of 50 MiB lie in them.
+	require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/4" }, 20*time.Second, time.Millisecond)
+	p.say("go on")
+	require.NoError(t, p.wait())
+	s.completed("f", want)
+	parts := s.lastUpload()
+	require.Equal(t, []int64{size / 4, size / 4}, parts[:2])
+	// What is left at the close is divided again; in write-back little may be.
+	require.GreaterOrEqual(t, len(parts), 4)
+
+	s.run(`printf CHANGED | dd of=f bs=1M seek=60 conv=notrunc status=none`)
+	copy(want[60*mib:], "CHANGED")
+	s.completed("f", want)
+	require.Equal(t, []int64{size / 4, size / 4, size / 4, size / 4}, s.lastUpload())
+}
