@@ -5,6 +5,7 @@ package fusefs_test
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
 )
@@ -56,6 +58,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
+	if fuzzing() {
+		abandon(dir)
+	}
 	if err := errors.Join(leaks(dir), os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, "left behind:", err)
 		return 1
@@ -63,15 +68,40 @@ func run(m *testing.M) int {
 	return code
 }
 
-// leaks names the mounts below dir, descriptors and goroutines that are left.
-func leaks(dir string) error {
-	var all []error
+// fuzzing reports whether this process lets others fuzz. When the time is up it
+// kills them wherever they are, which go test(1) offers no way to change.
+func fuzzing() bool {
+	return flag.Lookup("test.fuzz").Value.String() != "" && flag.Lookup("test.fuzzworker").Value.String() != "true"
+}
+
+// abandon takes the mounts of killed processes below dir away.
+func abandon(dir string) {
+	mounts, _ := mountsBelow(dir)
+	for _, line := range mounts {
+		point := strings.Fields(line)[4]
+		if unix.Unmount(point, unix.MNT_DETACH) != nil {
+			exec.Command("fusermount3", "-u", "-z", point).Run()
+		}
+	}
+}
+
+// mountsBelow are the lines of mountinfo of this filesystem's mounts below dir.
+func mountsBelow(dir string) (list []string, err error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	all = append(all, err)
 	for line := range strings.Lines(string(mounts)) {
 		if strings.Contains(line, " "+fusefs.FSType+" ") && strings.Contains(line, " "+dir+"/") {
-			all = append(all, errors.New("mount: "+line))
+			list = append(list, line)
 		}
+	}
+	return list, err
+}
+
+// leaks names the mounts below dir, descriptors and goroutines that are left.
+func leaks(dir string) error {
+	mounts, err := mountsBelow(dir)
+	all := []error{err}
+	for _, line := range mounts {
+		all = append(all, errors.New("mount: "+line))
 	}
 	return errors.Join(append(all, inside())...)
 }
