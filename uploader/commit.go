@@ -232,7 +232,7 @@ func (s *session) conclude(target uint64, md5 string) error {
 	before := s.rec.completing // an earlier call may have been carried out
 	s.rec.completing = true
 	// Before the call: its answer may be lost with us.
-	s.recorded(s.u.journal.completing(x.upload.ID, x.spec))
+	s.recorded(s.u.journal.completing(x.upload.ID, x.spec, x.created))
 	x.calls.Add(1)
 	s.mu.Unlock()
 	ctx, file, found := s.checked(x), File{}, false

@@ -59,7 +59,7 @@ CREATE TABLE parts (
 CREATE TABLE completing (         -- Uploads of which nobody knows whether they have become Files
 	upload_id TEXT    NOT NULL PRIMARY KEY,
 	filename  TEXT    NOT NULL, purpose TEXT NOT NULL, declared INTEGER NOT NULL,
-	since     INTEGER NOT NULL    -- ns
+	since     INTEGER NOT NULL    -- when the Upload was created, ns
 ) WITHOUT ROWID;
 CREATE TABLE disowned (           -- Files whose file is gone: the result of no other
 	file_id TEXT    NOT NULL PRIMARY KEY,
@@ -407,11 +407,11 @@ func (j *journal) touched(key backing.Key, mtime int64) error {
 		mtime, int64(key.Ino), key.Birth, string(StateCompleted))
 }
 
-// completing records that Complete is called for the Upload: from now on it may be
-// a File.
-func (j *journal) completing(uploadID string, spec Spec) error {
+// completing records that Complete is called for the Upload, which was created
+// then: from now on it may be a File.
+func (j *journal) completing(uploadID string, spec Spec, created time.Time) error {
 	return j.exec(`INSERT OR REPLACE INTO completing (upload_id, filename, purpose, declared, since) VALUES (?,?,?,?,?)`,
-		uploadID, spec.Filename, spec.Purpose, spec.Bytes, time.Now().UnixNano())
+		uploadID, spec.Filename, spec.Purpose, spec.Bytes, created.UnixNano())
 }
 
 // completed records that it is known what became of the Upload.
@@ -419,8 +419,8 @@ func (j *journal) completed(uploadID string) error {
 	return j.exec(`DELETE FROM completing WHERE upload_id=?`, uploadID)
 }
 
-// rivals is how many other Uploads, completed since then, a File of this spec
-// could have come from.
+// rivals is how many other Uploads, created since then, a File of this spec could
+// have come from.
 func (j *journal) rivals(uploadID string, spec Spec, since time.Time) (n int, err error) {
 	err = j.read.QueryRow(`SELECT count(*) FROM completing WHERE upload_id <> ? AND filename=? AND purpose=? AND declared=? AND since >= ?`,
 		uploadID, spec.Filename, spec.Purpose, spec.Bytes, since.UnixNano()).Scan(&n)

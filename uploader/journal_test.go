@@ -37,7 +37,7 @@ func TestJournalRoundTrip(t *testing.T) {
 	parts := []partRecord{{0, 10, 1<<32 - 1, "p0"}, {10, 5, 0, "p1"}}
 	require.NoError(t, j.put(full))
 	require.NoError(t, j.put(bare))
-	require.NoError(t, j.completing("upload_1", full.spec))
+	require.NoError(t, j.completing("upload_1", full.spec, time.Now()))
 	require.NoError(t, j.putPart(full.key, partRecord{10, 9, 3, "replaced"}))
 	for i := len(parts) - 1; i >= 0; i-- {
 		require.NoError(t, j.putPart(full.key, parts[i]))

@@ -36,9 +36,9 @@ func CheckOutcome(ctx context.Context) (file File, found bool, err error) {
 	return check(ctx)
 }
 
-// longestComplete is how long ago a Complete can have been called that has led to
-// a File only now.
-const longestComplete = time.Hour
+// rivalry is how much older an Upload can be that has led to a File only now: its
+// life, and as long for its Complete. Both creations are by the API's clock.
+const rivalry = 2 * time.Hour
 
 // clockSkew is by how much the API's clock may be behind ours, where the API does
 // not say when it created an Upload, and its clocks behind one another.
@@ -124,7 +124,7 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, crea
 			free, ids = append(free, f), append(ids, f.ID)
 		}
 	}
-	rivals, err := u.journal.rivals(uploadID, spec, created.Add(-longestComplete))
+	rivals, err := u.journal.rivals(uploadID, spec, created.Add(-rivalry))
 	if err != nil {
 		return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
 	}

@@ -316,6 +316,26 @@ func TestChangedWhileTheAnswerToCompleteIsUnknown(t *testing.T) {
 	require.Len(t, w.mem.Files(), 2)
 }
 
+// TestARivalIsSeenWhateverTheAPIsClock leaves a File at the API that may be the
+// result of an Upload given up before: it must not be taken for another content's.
+func TestARivalIsSeenWhateverTheAPIsClock(t *testing.T) {
+	for _, ahead := range []time.Duration{0, 3 * time.Hour} {
+		w := newWorld(t)
+		w.mem.Now = func() time.Time { return time.Now().Add(ahead) }
+		gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
+		f := w.openFile("f")
+		f.replace(data(3*chunk, 1))
+		f.CommitLater()
+		gate.Await(t, 1)
+		f.writeAt(0, []byte("another content of the same size"))
+		w.crash(func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.After).Open() })
+		w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+		err := w.put("f", data(3*chunk, 2))
+		require.ErrorContains(t, err, "may be its result or that of another Upload", "the API's clock is %v ahead", ahead)
+		require.Equal(t, uploader.StateFailed, w.status("f").State)
+	}
+}
+
 func TestAnOutageLongerThanTheUploadsLife(t *testing.T) {
 	w := newWorld(t)
 	f := w.openFile("f")

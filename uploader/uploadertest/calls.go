@@ -25,9 +25,10 @@ func (m *Memory) Create(ctx context.Context, spec uploader.Spec) (created upload
 		defer m.mu.Unlock()
 		m.counts.Created++
 		id := fmt.Sprintf("upload_%04d", m.counts.Created)
-		u := &upload{id: id, spec: spec, state: pending, expires: m.Now().Add(uploadLife), parts: make(map[string][]byte)}
+		now := m.Now()
+		u := &upload{id: id, spec: spec, state: pending, expires: now.Add(uploadLife), parts: make(map[string][]byte)}
 		m.uploads[id] = u
-		created = uploader.Upload{ID: id, ExpiresAt: u.expires}
+		created = uploader.Upload{ID: id, CreatedAt: now.Truncate(time.Second), ExpiresAt: u.expires}
 		return nil
 	})
 	if err != nil {
