@@ -1,9 +1,6 @@
 package uploader
 
 import (
-	"context"
-	"hash/crc32"
-	"io"
 	"time"
 
 	"uploadfs/uploader/backing"
@@ -206,15 +203,15 @@ func (s *session) verify(x *transfer) error {
 		if id == "" || p.sending || p.epoch == epoch {
 			continue
 		}
-		file := s.file
+		file, crc := s.file, p.crc
 		s.mu.Unlock()
-		crc, whole, err := checksum(x.ctx, file, p.off, p.n)
+		same, err := equals(x.ctx, file, p.off, p.n, crc)
 		s.mu.Lock()
 		switch {
 		case err != nil:
 			return err
 		case p.id != id: // sent anew meanwhile
-		case whole && crc == p.crc:
+		case same:
 			p.epoch = epoch
 		default:
 			p.id = ""
@@ -237,26 +234,6 @@ func (s *session) verified(x *transfer) bool {
 	return true
 }
 
-// checksum is the CRC-32C of [off, off+n); whole is false if the file ends before.
-func checksum(ctx context.Context, file io.ReaderAt, off, n int64) (crc uint32, whole bool, err error) {
-	buf := make([]byte, digestBuffer)
-	for end := off + n; off < end; {
-		if ctx.Err() != nil {
-			return 0, false, context.Cause(ctx)
-		}
-		k, err := file.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
-		crc = crc32.Update(crc, castagnoli, buf[:k])
-		off += int64(k)
-		if err == io.EOF && off < end {
-			return crc, false, nil
-		}
-		if err != nil && err != io.EOF {
-			return 0, false, localError("read", err)
-		}
-	}
-	return crc, true, nil
-}
-
 // settleDoubt looks at what the close of a blind handle may have to speak of. A
 // completed file whose ctime has changed is compared with what was sent, so that
 // a chmod, or an open without a write, uploads nothing.
@@ -271,18 +248,8 @@ func (s *session) settleDoubt() {
 	if epoch == s.sight.clean || s.rec.state != StateCompleted || s.content.gen != s.asked {
 		return
 	}
-	parts, file := s.rec.parts, s.file
 	s.refs++
-	s.mu.Unlock()
-	same := true
-	for _, p := range parts {
-		crc, whole, err := checksum(s.u.ctx, file, p.off, p.n)
-		if err != nil || !whole || crc != p.crc {
-			same = false
-			break
-		}
-	}
-	s.mu.Lock()
+	same, _ := s.equalsParts() // what cannot be read is not the same
 	s.unhold()
 	switch {
 	case s.rec.state != StateCompleted:

@@ -167,13 +167,7 @@ func (s *session) equalsParts() (bool, error) {
 	parts, file, ctx := s.rec.parts, s.file, s.u.ctx
 	s.mu.Unlock()
 	defer s.mu.Lock()
-	for _, p := range parts {
-		crc, whole, err := checksum(ctx, file, p.off, p.n)
-		if err != nil || !whole || crc != p.crc {
-			return false, err
-		}
-	}
-	return true, nil
+	return allEqual(ctx, file, parts)
 }
 
 // declaration is what the content is declared as: what was asked for where

@@ -3,7 +3,6 @@ package uploader
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"time"
 
@@ -139,16 +138,19 @@ func (u *Uploader) unchanged(r *record, f found) (bool, error) {
 	defer file.Close()
 	end := int64(0)
 	for _, p := range parts {
-		sum := &summing{from: file, base: p.off, at: p.off}
-		if _, err := io.Copy(io.Discard, io.NewSectionReader(sum, p.off, p.n)); err != nil {
-			return false, fmt.Errorf("backing tree: %s: %w", f.path, err)
-		}
-		if p.off != end || !sum.whole(p.off+p.n) || sum.crc != p.crc {
+		if p.off != end {
 			return false, nil
 		}
 		end = p.off + p.n
 	}
-	return end == r.size, nil
+	if end != r.size {
+		return false, nil
+	}
+	same, err := allEqual(u.ctx, file, parts)
+	if err != nil {
+		return false, fmt.Errorf("backing tree: %s: %w", f.path, err)
+	}
+	return same, nil
 }
 
 // keep makes the file interrupted.

@@ -1,0 +1,39 @@
+package uploader
+
+import (
+	"context"
+	"hash/crc32"
+	"io"
+)
+
+// equals reports whether the bytes [off, off+n) of file have this CRC-32C. They do
+// not where the file ends before.
+func equals(ctx context.Context, file io.ReaderAt, off, n int64, want uint32) (bool, error) {
+	buf := make([]byte, digestBuffer)
+	crc := uint32(0)
+	for end := off + n; off < end; {
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
+		k, err := file.ReadAt(buf[:min(int64(len(buf)), end-off)], off)
+		crc = crc32.Update(crc, castagnoli, buf[:k])
+		off += int64(k)
+		if err == io.EOF && off < end {
+			return false, nil
+		}
+		if err != nil && err != io.EOF {
+			return false, localError("read", err)
+		}
+	}
+	return crc == want, nil
+}
+
+// allEqual reports whether file has what each part was sent with.
+func allEqual(ctx context.Context, file io.ReaderAt, parts []partRecord) (bool, error) {
+	for _, p := range parts {
+		if same, err := equals(ctx, file, p.off, p.n, p.crc); err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
