@@ -83,11 +83,7 @@ func (r *rules) judge(pid uint32, h *handle) verdict {
 		// must not wait for anything. If this is the last close, RELEASE commits.
 		return verdictFull
 	}
-	caller, err := groupOf(pid)
-	if err != nil {
-		return verdictCommit
-	}
-	task, err := readStat(fmt.Sprintf("/proc/%d/task/%d/stat", caller.tgid, pid))
+	task, err := readStat(fmt.Sprintf("/proc/%d/task/%d/stat", status.tgid, pid))
 	if err != nil {
 		return verdictCommit
 	}
@@ -98,13 +94,13 @@ func (r *rules) judge(pid uint32, h *handle) verdict {
 	if status.killed() {
 		return verdictInterrupted
 	}
-	if by := h.opener; by.tgid != 0 && by.tgid != caller.tgid && by.lives() {
+	if by := h.opener; by.tgid != 0 && by.tgid != status.tgid && by.lives() {
 		return verdictFull // however the caller ends: the opener goes on
 	}
 	if exiting && task.exitCode != 0 {
 		return verdictLater
 	}
-	if r.holdsWritable(caller.tgid, h.ino) {
+	if r.holdsWritable(status.tgid, h.ino) {
 		return verdictFull
 	}
 	return verdictCommit

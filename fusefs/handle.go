@@ -78,7 +78,10 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 // one kind that comes without a SETATTR for that. The kernel marks the request
 // instead, which go-fuse does not show, so it is done for everybody but root.
 func (h *handle) dropSetID(ctx context.Context) error {
-	if caller, ok := fuse.FromContext(ctx); h.plain == nil || ok && caller.Uid == 0 {
+	if h.plain == nil {
+		return nil // write-back: on the way of every WRITE
+	}
+	if caller, ok := fuse.FromContext(ctx); ok && caller.Uid == 0 {
 		return nil
 	}
 	p, err := pinOf(h.file)
