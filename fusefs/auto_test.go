@@ -36,18 +36,7 @@ func TestAutoPartSize(t *testing.T) {
 
 	const size = 200 * mib
 	src, want := source(t, size)
-	p := s.start(`
-import os, sys
-src = os.open(sys.argv[1], os.O_RDONLY)
-dst = os.open("f", os.O_WRONLY | os.O_CREAT)
-for i in range(130): os.write(dst, os.read(src, 1 << 20))
-os.fsync(dst)
-print("written", flush=True)
-sys.stdin.readline()
-for i in range(70): os.write(dst, os.read(src, 1 << 20))
-os.close(dst)
-`, src)
-	p.expect("written")
+	p := s.copyInTwo(src, "f", 130)
 	// Two whole chunks of 64 MiB are full; two parts of 50 MiB lie in them.
 	require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/4" }, 20*time.Second, time.Millisecond)
 	p.say("go on")

@@ -46,21 +46,7 @@ func TestCopyIsOneUploadOfWholeParts(t *testing.T) {
 func TestCopyLeavesEarly(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	src, want := source(t, 40*mib)
-	// The copier is held by its output to another file, so that it stops
-	// without a signal after 24 MiB.
-	script := `
-import os, sys
-src = os.open(sys.argv[1], os.O_RDONLY)
-dst = os.open("f.bin", os.O_WRONLY | os.O_CREAT)
-for i in range(24): os.write(dst, os.read(src, 1 << 20))
-os.fsync(dst)
-print("written", flush=True)
-sys.stdin.readline()
-for i in range(16): os.write(dst, os.read(src, 1 << 20))
-os.close(dst)
-`
-	p := s.start(script, src)
-	p.expect("written")
+	p := s.copyInTwo(src, "f.bin", 24)
 	require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "3/5" }, 20*time.Second, time.Millisecond,
 		"three chunks are full and should be sent while the file is open")
 	require.Equal(t, "writing", s.attr("f.bin", "state"))
@@ -73,6 +59,24 @@ os.close(dst)
 	s.completed("f.bin", want)
 	require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
 	require.Equal(t, int64(5), s.API.Stats().PartsStored)
+}
+
+// copyInTwo starts a program that copies src, and holds it when it has copied the
+// first so many MiB, until it is told to go on.
+func (s *stack) copyInTwo(src, name string, first int) *process {
+	p := s.start(`
+import os, sys
+src = os.open(sys.argv[1], os.O_RDONLY)
+dst = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
+for i in range(int(sys.argv[3])): os.write(dst, os.read(src, 1 << 20))
+os.fsync(dst)
+print("written", flush=True)
+sys.stdin.readline()
+while block := os.read(src, 1 << 20): os.write(dst, block)
+os.close(dst)
+`, src, name, fmt.Sprint(first))
+	p.expect("written")
+	return p
 }
 
 func TestSizeKnownAhead(t *testing.T) {

@@ -254,20 +254,30 @@ func TestPosixSharedMappingOutlivesItsDescriptor(t *testing.T) {
 	require.Equal(t, "first"+strings.Repeat("-", 5000-5)+"second"+strings.Repeat("-", 8192-5006), read(t, join(m.tree, "f")))
 }
 
-func mmapHelper(args []string) error {
-	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+// storeAcrossClose stores to a file through a mapping of size bytes before and
+// after it closes it, and returns the mapping.
+func storeAcrossClose(name string, size int) ([]byte, error) {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	copy(mem, "first")
 	if err := f.Close(); err != nil {
-		return err
+		return nil, err
 	}
 	copy(mem[5000:], "second")
+	return mem, nil
+}
+
+func mmapHelper(args []string) error {
+	mem, err := storeAcrossClose(args[0], 8192)
+	if err != nil {
+		return err
+	}
 	if err := unix.Msync(mem, unix.MS_SYNC); err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package fusefs_test
 
 import (
 	"bytes"
-	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -227,19 +226,10 @@ func TestProcessesMappingOutlivesItsDescriptor(t *testing.T) {
 
 // storesHelper stores to a file through a mapping before and after it closes it.
 func storesHelper(args []string) error {
-	f, err := os.OpenFile(args[0], os.O_RDWR, 0)
+	mem, err := storeAcrossClose(args[0], mib)
 	if err != nil {
 		return err
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, mib, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return err
-	}
-	copy(mem, "first")
-	if err := f.Close(); err != nil {
-		return err
-	}
-	copy(mem[5000:], "second")
 	switch args[1] {
 	case "msync":
 		if err := unix.Msync(mem, unix.MS_SYNC); err != nil {
