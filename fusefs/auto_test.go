@@ -4,9 +4,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
+	"uploadfs/uploader/api"
 
-	"uploadfs/uploader"
+	"github.com/stretchr/testify/require"
 )
 
 // lastUpload checks the sizes of the newest Upload's parts, and that none was sent
@@ -18,9 +18,9 @@ func (s *stack) lastUpload() (parts []int64) {
 	require.Len(s.t, up.Received, len(up.Listed), "each part was sent once")
 	for i, p := range up.Listed {
 		parts = append(parts, p.Bytes)
-		require.LessOrEqual(s.t, p.Bytes, int64(uploader.MaxPart))
+		require.LessOrEqual(s.t, p.Bytes, int64(api.MaxPart))
 		if i < len(up.Listed)-1 {
-			require.GreaterOrEqual(s.t, p.Bytes, int64(uploader.MinPart))
+			require.GreaterOrEqual(s.t, p.Bytes, int64(api.MinPart))
 		}
 	}
 	return parts

@@ -12,7 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 func TestCopyIsOneUploadOfWholeParts(t *testing.T) {
@@ -289,7 +289,7 @@ func TestSignalWhileCloseWaits(t *testing.T) {
 	}{{"INT", syscall.SIGINT, true}, {"KILL", syscall.SIGKILL, true}, {"TERM", syscall.SIGTERM, true}, {"USR1 with a handler", syscall.SIGUSR1, false}} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStack(t, stackOptions{})
-			gate, open := hold(s.API, localapi.OpComplete)
+			gate, open := hold(s.API, local.OpComplete)
 			p := s.start(`
 import os, sys, signal
 signal.signal(signal.SIGUSR1, lambda *a: None)
@@ -332,13 +332,13 @@ func TestRefusalIsTheErrorOfClose(t *testing.T) {
 		{413, "", "File too large"},
 		{400, "", "Invalid argument"},
 	} {
-		for _, op := range []localapi.Op{localapi.OpCreate, localapi.OpPart, localapi.OpComplete} {
+		for _, op := range []local.Op{local.OpCreate, local.OpPart, local.OpComplete} {
 			t.Run(fmt.Sprint(op, c.status), func(t *testing.T) {
 				s := newStack(t, stackOptions{})
 				src, want := source(t, 9*mib)
-				s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
-					if p.Op == op && p.Stage == localapi.StageHead {
-						return &localapi.Fault{Status: c.status, Code: c.code, Message: "the API's own words"}
+				s.API.SetIntercept(func(p local.Point) *local.Fault {
+					if p.Op == op && p.Stage == local.StageHead {
+						return &local.Fault{Status: c.status, Code: c.code, Message: "the API's own words"}
 					}
 					return nil
 				})
@@ -360,7 +360,7 @@ func TestRefusalIsTheErrorOfClose(t *testing.T) {
 
 func TestCloseTimeout(t *testing.T) {
 	s := newStack(t, stackOptions{Timeout: 50 * time.Millisecond})
-	_, open := hold(s.API, localapi.OpCreate)
+	_, open := hold(s.API, local.OpCreate)
 	out, err := s.sh(`python3 -c '
 import os
 f = os.open("f", os.O_WRONLY|os.O_CREAT)
@@ -376,7 +376,7 @@ os.close(f)'`)
 
 func TestCloseInTheBackground(t *testing.T) {
 	s := newStack(t, stackOptions{Background: true})
-	_, open := hold(s.API, localapi.OpCreate)
+	_, open := hold(s.API, local.OpCreate)
 	s.run(`echo x > f`)
 	require.Equal(t, "uploading", s.attr("f", "state"))
 	open()
@@ -405,10 +405,10 @@ func (s *stack) read(name string) []byte {
 
 // hold makes every request of an operation wait. reached gets one value for each;
 // open lets them, and all later ones, through.
-func hold(api *localapi.Server, op localapi.Op) (reached <-chan struct{}, open func()) {
+func hold(api *local.Server, op local.Op) (reached <-chan struct{}, open func()) {
 	held, gate := make(chan struct{}, 100), make(chan struct{})
-	api.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == op && p.Stage == localapi.StageHead {
+	api.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == op && p.Stage == local.StageHead {
 			held <- struct{}{}
 			select {
 			case <-gate:

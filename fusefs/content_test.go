@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
-	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 func TestPosixAppendFromTwoProcesses(t *testing.T) {
@@ -90,25 +90,25 @@ func TestPosixNothingGrowsBeyondTheLargestUpload(t *testing.T) {
 	m := newMount(t)
 	name := join(m.dir, "f")
 	write(t, name, "x")
-	require.ErrorIs(t, os.Truncate(name, uploader.MaxUpload+1), syscall.EFBIG)
-	require.NoError(t, os.Truncate(name, uploader.MaxUpload))
+	require.ErrorIs(t, os.Truncate(name, api.MaxUpload+1), syscall.EFBIG)
+	require.NoError(t, os.Truncate(name, api.MaxUpload))
 
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	require.NoError(t, err)
 	defer f.Close()
-	require.ErrorIs(t, unix.Fallocate(int(f.Fd()), 0, uploader.MaxUpload, 1), syscall.EFBIG)
+	require.ErrorIs(t, unix.Fallocate(int(f.Fd()), 0, api.MaxUpload, 1), syscall.EFBIG)
 	from := int64(0)
-	to := int64(uploader.MaxUpload)
+	to := int64(api.MaxUpload)
 	_, err = unix.CopyFileRange(int(f.Fd()), &from, int(f.Fd()), &to, 1, 0)
 	require.ErrorIs(t, err, syscall.EFBIG)
 
 	if m.do(t, "path") == string(fusefs.Passthrough) {
 		return // the daemon does not see writes; close says it
 	}
-	_, err = f.WriteAt([]byte("y"), uploader.MaxUpload) // into the kernel's cache
+	_, err = f.WriteAt([]byte("y"), api.MaxUpload) // into the kernel's cache
 	require.NoError(t, err)
 	require.ErrorIs(t, f.Sync(), syscall.EFBIG)
-	require.EqualValues(t, uploader.MaxUpload, lstat(t, join(m.tree, "f")).Size)
+	require.EqualValues(t, api.MaxUpload, lstat(t, join(m.tree, "f")).Size)
 	require.NoError(t, f.Truncate(1))
 }
 

@@ -7,16 +7,16 @@ import (
 	"errors"
 	"syscall"
 
-	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // errnos is what programs see of an error of the uploader's; what is not in the
 // table is EIO. The whole message is in the log and in the attribute `error`.
-var errnos = map[uploader.Kind]syscall.Errno{
-	uploader.Denied:   syscall.EACCES,
-	uploader.Quota:    syscall.EDQUOT,
-	uploader.TooLarge: syscall.EFBIG,
-	uploader.Refused:  syscall.EINVAL,
+var errnos = map[api.Kind]syscall.Errno{
+	api.Denied:   syscall.EACCES,
+	api.Quota:    syscall.EDQUOT,
+	api.TooLarge: syscall.EFBIG,
+	api.Refused:  syscall.EINVAL,
 }
 
 // errnoOf is the one door through which errors become errnos. Errors of the
@@ -29,8 +29,8 @@ func errnoOf(err error) syscall.Errno {
 	if errors.Is(err, context.DeadlineExceeded) {
 		return syscall.ETIMEDOUT // of a close; the upload goes on
 	}
-	var e *uploader.Error
-	if errors.As(err, &e) && e.Kind != uploader.Local && e.Kind != uploader.Damaged {
+	var e *api.Error
+	if errors.As(err, &e) && e.Kind != api.Local && e.Kind != api.Damaged {
 		if errno, ok := errnos[e.Kind]; ok {
 			return errno
 		}

@@ -12,14 +12,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // place is where a request fails.
 type place struct {
 	name  string
-	op    localapi.Op
-	stage localapi.Stage
+	op    local.Op
+	stage local.Stage
 	after int64 // bytes of the body
 }
 
@@ -27,33 +27,33 @@ type place struct {
 const partSize = mib
 
 var places = []place{
-	{"at create", localapi.OpCreate, localapi.StageHead, 0},
-	{"with the reply to create lost", localapi.OpCreate, localapi.StageDone, 0},
-	{"at a part's first byte", localapi.OpPart, localapi.StageBody, 1},
-	{"in the middle of a part", localapi.OpPart, localapi.StageBody, partSize / 2},
-	{"after a part's last byte", localapi.OpPart, localapi.StageReceived, 0},
-	{"with the reply to a part lost", localapi.OpPart, localapi.StageDone, 0},
-	{"at complete", localapi.OpComplete, localapi.StageHead, 0},
-	{"after complete was read", localapi.OpComplete, localapi.StageReceived, 0},
-	{"with the reply lost after the File exists", localapi.OpComplete, localapi.StageDone, 0},
+	{"at create", local.OpCreate, local.StageHead, 0},
+	{"with the reply to create lost", local.OpCreate, local.StageDone, 0},
+	{"at a part's first byte", local.OpPart, local.StageBody, 1},
+	{"in the middle of a part", local.OpPart, local.StageBody, partSize / 2},
+	{"after a part's last byte", local.OpPart, local.StageReceived, 0},
+	{"with the reply to a part lost", local.OpPart, local.StageDone, 0},
+	{"at complete", local.OpComplete, local.StageHead, 0},
+	{"after complete was read", local.OpComplete, local.StageReceived, 0},
+	{"with the reply lost after the File exists", local.OpComplete, local.StageDone, 0},
 }
 
 // outage makes every request fail that comes to a place, until it is over.
 type outage struct {
 	place
-	kind func(localapi.Point) *localapi.Fault
+	kind func(local.Point) *local.Fault
 	over chan struct{}
 	hits atomic.Int64
 }
 
-func (o *outage) intercept(p localapi.Point) *localapi.Fault {
+func (o *outage) intercept(p local.Point) *local.Fault {
 	select {
 	case <-o.over:
 		return nil
 	default:
 	}
 	switch {
-	case p.Op == localapi.OpFileList && p.Stage == localapi.StageHead:
+	case p.Op == local.OpFileList && p.Stage == local.StageHead:
 		// The look for a File whose Complete was not answered comes later.
 		select {
 		case <-o.over:
@@ -72,20 +72,20 @@ const proxyPage = "<html><head><title>Bad Gateway</title></head><body>the proxy'
 // kinds are the ways to fail, and what the reason says of each.
 var kinds = []struct {
 	name   string
-	fault  func(localapi.Point) *localapi.Fault
+	fault  func(local.Point) *local.Fault
 	reason string
 }{
-	{"500", answer(localapi.Fault{Status: 500, Message: "the server's words"}), "the server's words"},
-	{"503", answer(localapi.Fault{Status: 503, Message: "the server's words"}), "the server's words"},
-	{"reset", answer(localapi.Fault{Reset: true}), "no answer: "},
-	{"HTML", answer(localapi.Fault{Status: 502, RawBody: proxyPage}), "the proxy's words"},
-	{"a page of success", answer(localapi.Fault{Status: 200, RawBody: proxyPage}), "unexpected answer"},
-	{"garbage", answer(localapi.Fault{Status: 200, RawBody: "{\x00\xff"}), "unexpected answer"},
-	{"an object of another kind", answer(localapi.Fault{Status: 200, RawBody: `{"id":"x","object":"list"}`}), "unexpected answer"},
+	{"500", answer(local.Fault{Status: 500, Message: "the server's words"}), "the server's words"},
+	{"503", answer(local.Fault{Status: 503, Message: "the server's words"}), "the server's words"},
+	{"reset", answer(local.Fault{Reset: true}), "no answer: "},
+	{"HTML", answer(local.Fault{Status: 502, RawBody: proxyPage}), "the proxy's words"},
+	{"a page of success", answer(local.Fault{Status: 200, RawBody: proxyPage}), "unexpected answer"},
+	{"garbage", answer(local.Fault{Status: 200, RawBody: "{\x00\xff"}), "unexpected answer"},
+	{"an object of another kind", answer(local.Fault{Status: 200, RawBody: `{"id":"x","object":"list"}`}), "unexpected answer"},
 }
 
-func answer(f localapi.Fault) func(localapi.Point) *localapi.Fault {
-	return func(localapi.Point) *localapi.Fault { return &f }
+func answer(f local.Fault) func(local.Point) *local.Fault {
+	return func(local.Point) *local.Fault { return &f }
 }
 
 // through copies a file into the mount while requests fail. When the file is seen
@@ -168,17 +168,17 @@ func TestRetryAfter(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
-		if p.stage == localapi.StageDone || p.stage == localapi.StageReceived {
+		if p.stage == local.StageDone || p.stage == local.StageReceived {
 			continue // who is told to come back has been refused before
 		}
 		t.Run(p.name, func(t *testing.T) {
 			var told atomic.Bool
 			began := time.Now()
-			s.through(t, "429 "+p.name, src, content, &outage{place: p, kind: func(localapi.Point) *localapi.Fault {
+			s.through(t, "429 "+p.name, src, content, &outage{place: p, kind: func(local.Point) *local.Fault {
 				if told.Swap(true) {
 					return nil
 				}
-				return &localapi.Fault{Status: 429, Code: "rate_limit_exceeded", Message: "Rate limit reached.", RetryAfter: time.Second}
+				return &local.Fault{Status: 429, Code: "rate_limit_exceeded", Message: "Rate limit reached.", RetryAfter: time.Second}
 			}}, "Rate limit reached.")
 			require.GreaterOrEqual(t, time.Since(began), time.Second, "Retry-After is honoured")
 		})
@@ -192,9 +192,9 @@ func TestStall(t *testing.T) {
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
 			o := &outage{place: p}
-			o.kind = func(localapi.Point) *localapi.Fault {
+			o.kind = func(local.Point) *local.Fault {
 				<-o.over // nobody tells a server that is not reading of a client that has gone
-				return &localapi.Fault{Reset: true}
+				return &local.Fault{Reset: true}
 			}
 			s.through(t, "stall "+p.name, src, content, o, "no progress for")
 		})
@@ -205,7 +205,7 @@ func TestStall(t *testing.T) {
 func TestSlow(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize})
 	src, content := source(t, partSize+partSize/8)
-	s.API.SetFaults(localapi.Faults{Latency: 50 * time.Millisecond, RatePerConnection: 8 * partSize})
+	s.API.SetFaults(local.Faults{Latency: 50 * time.Millisecond, RatePerConnection: 8 * partSize})
 	s.run(`cp "$1" slow`, src)
 	s.one(t, "slow", content)
 	require.Equal(t, int64(2), s.API.Stats().PartsStored, "slow is no reason to send anything twice")
@@ -216,11 +216,11 @@ func TestTruncatedAnswer(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize, Wrap: cutting})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
-		if p.stage != localapi.StageDone {
+		if p.stage != local.StageDone {
 			continue
 		}
 		t.Run(string(p.op), func(t *testing.T) {
-			s.through(t, "cut at "+string(p.op), src, content, &outage{place: p, kind: func(p localapi.Point) *localapi.Fault {
+			s.through(t, "cut at "+string(p.op), src, content, &outage{place: p, kind: func(p local.Point) *local.Fault {
 				p.Request.Context().Value(cutKey{}).(*cutWriter).cut.Store(true)
 				return nil
 			}}, "cut short")

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 const diskSize = 24 * mib
@@ -66,7 +66,7 @@ func TestFullDisk(t *testing.T) {
 			small, content := source(t, 2*partSize)
 			large, _ := source(t, 2*diskSize)
 			s.run(`cp "$1" before`, small)
-			held, open := hold(s.API, localapi.OpComplete)
+			held, open := hold(s.API, local.OpComplete)
 			pending := s.copy(small, "pending")
 			<-held
 

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // clock is the API's, which tests can put forward.
@@ -40,7 +40,7 @@ func TestExpiryWhileWriting(t *testing.T) {
 	for name, ttl := range map[string]time.Duration{"refused": time.Hour, "known": time.Second} {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
-			s := newStack(t, stackOptions{Part: partSize, API: localapi.Options{UploadTTL: ttl, Now: clock.now}})
+			s := newStack(t, stackOptions{Part: partSize, API: local.Options{UploadTTL: ttl, Now: clock.now}})
 			w := s.start(slowWriter, "1048576")
 			w.expect("written")
 			if ttl == time.Hour {
@@ -60,16 +60,16 @@ func TestExpiryWhileWriting(t *testing.T) {
 func TestExpiryWhileTheLineIsDown(t *testing.T) {
 	for name, c := range map[string]struct {
 		ttl  time.Duration
-		kind func(localapi.Point) *localapi.Fault
+		kind func(local.Point) *local.Fault
 	}{
-		"unanswered": {time.Second, answer(localapi.Fault{Reset: true})},
-		"late":       {time.Hour, answer(localapi.Fault{Status: 503, Message: "later"})},
+		"unanswered": {time.Second, answer(local.Fault{Reset: true})},
+		"late":       {time.Hour, answer(local.Fault{Status: 503, Message: "later"})},
 	} {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
-			s := newStack(t, stackOptions{Part: partSize, API: localapi.Options{UploadTTL: c.ttl, Now: clock.now}})
+			s := newStack(t, stackOptions{Part: partSize, API: local.Options{UploadTTL: c.ttl, Now: clock.now}})
 			src, content := source(t, partSize+partSize/8)
-			o := &outage{place: place{op: localapi.OpPart, stage: localapi.StageReceived}, kind: c.kind, over: make(chan struct{})}
+			o := &outage{place: place{op: local.OpPart, stage: local.StageReceived}, kind: c.kind, over: make(chan struct{})}
 			s.API.SetIntercept(o.intercept)
 			copied := s.copy(src, "f")
 			s.retrying(t, "f", "")
@@ -87,10 +87,10 @@ func TestExpiryWhileTheLineIsDown(t *testing.T) {
 // TestExpiredTwice has a line on which no Upload lasts long enough.
 func TestExpiredTwice(t *testing.T) {
 	clock := newClock()
-	s := newStack(t, stackOptions{Part: partSize, API: localapi.Options{Now: clock.now}})
+	s := newStack(t, stackOptions{Part: partSize, API: local.Options{Now: clock.now}})
 	src, content := source(t, partSize+partSize/8)
-	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpPart && p.Stage == localapi.StageReceived {
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpPart && p.Stage == local.StageReceived {
 			clock.pass(2 * time.Hour)
 		}
 		return nil

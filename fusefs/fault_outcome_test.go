@@ -12,14 +12,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/local"
 )
 
 // once makes one request fail: the first to come to a place.
-func once(op localapi.Op, stage localapi.Stage, f localapi.Fault) localapi.InterceptFunc {
+func once(op local.Op, stage local.Stage, f local.Fault) local.InterceptFunc {
 	var hit atomic.Bool
-	return func(p localapi.Point) *localapi.Fault {
+	return func(p local.Point) *local.Fault {
 		if p.Op != op || p.Stage != stage || hit.Swap(true) {
 			return nil
 		}
@@ -29,14 +29,14 @@ func once(op localapi.Op, stage localapi.Stage, f localapi.Fault) localapi.Inter
 
 // loseAnswer lets the next Complete be carried out, and nobody hear of it.
 func (s *stack) loseAnswer() {
-	s.API.SetIntercept(once(localapi.OpComplete, localapi.StageDone, localapi.Fault{Reset: true}))
+	s.API.SetIntercept(once(local.OpComplete, local.StageDone, local.Fault{Reset: true}))
 }
 
 // foreign is a File that another client makes.
 func (s *stack) foreign(name string, content []byte) (id string) {
 	s.t.Helper()
 	ctx := context.Background()
-	up, err := s.http.Create(ctx, uploader.Spec{Filename: name, Purpose: "user_data", MimeType: "text/plain", Bytes: int64(len(content))})
+	up, err := s.http.Create(ctx, api.Spec{Filename: name, Purpose: "user_data", MimeType: "text/plain", Bytes: int64(len(content))})
 	require.NoError(s.t, err)
 	part, err := s.http.AddPart(ctx, up.ID, io.NewSectionReader(bytes.NewReader(content), 0, int64(len(content))))
 	require.NoError(s.t, err)
@@ -77,7 +77,7 @@ func TestLostAnswerAmongOlderFiles(t *testing.T) {
 	require.Equal(t, s.ids()[3], s.attr("f", "file_id"))
 
 	// Not carried out at all: there is nothing new to be found.
-	s.API.SetIntercept(once(localapi.OpComplete, localapi.StageReceived, localapi.Fault{Reset: true}))
+	s.API.SetIntercept(once(local.OpComplete, local.StageReceived, local.Fault{Reset: true}))
 	s.run(`printf new > f; printf end > d/f`)
 	s.completed("f", []byte("new"))
 	s.completed("d/f", []byte("end"))
@@ -88,7 +88,7 @@ func TestLostAnswerAmongOlderFiles(t *testing.T) {
 // made is found, and its Uploads have not expired before they began.
 func TestLostAnswerOfAnotherClock(t *testing.T) {
 	for _, away := range []time.Duration{-3 * time.Hour, 3 * time.Hour} {
-		s := newStack(t, stackOptions{API: localapi.Options{Now: func() time.Time { return time.Now().Add(away) }}})
+		s := newStack(t, stackOptions{API: local.Options{Now: func() time.Time { return time.Now().Add(away) }}})
 		s.run(`printf one > f`)
 		s.loseAnswer()
 		s.run(`printf two > f`)
@@ -104,9 +104,9 @@ func TestLostAnswerOfAnotherClock(t *testing.T) {
 func TestLostAnswersOfNamesakes(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	var lost atomic.Int64
-	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpComplete && p.Stage == localapi.StageDone && lost.Add(1) <= 4 {
-			return &localapi.Fault{Reset: true}
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpComplete && p.Stage == local.StageDone && lost.Add(1) <= 4 {
+			return &local.Fault{Reset: true}
 		}
 		return nil
 	})
@@ -152,11 +152,11 @@ func TestLostAnswerWithTwoCandidates(t *testing.T) {
 
 // TestLostAnswerIsLookedForAtTheNextMount unmounts before anybody could look.
 func TestLostAnswerIsLookedForAtTheNextMount(t *testing.T) {
-	for name, stage := range map[string]localapi.Stage{"the File exists": localapi.StageDone, "it does not": localapi.StageReceived} {
+	for name, stage := range map[string]local.Stage{"the File exists": local.StageDone, "it does not": local.StageReceived} {
 		t.Run(name, func(t *testing.T) {
 			s := newStack(t, stackOptions{Background: true})
-			o := &outage{place: place{op: localapi.OpComplete, stage: stage}, over: make(chan struct{}),
-				kind: answer(localapi.Fault{Reset: true})}
+			o := &outage{place: place{op: local.OpComplete, stage: stage}, over: make(chan struct{}),
+				kind: answer(local.Fault{Reset: true})}
 			s.API.SetIntercept(o.intercept)
 			s.run(`echo x > f`)
 			s.retrying(t, "f", "no answer")
@@ -174,17 +174,17 @@ func TestLostAnswerIsLookedForAtTheNextMount(t *testing.T) {
 // look whether it was completed in time.
 func TestLostAnswerOfAnExpiredUpload(t *testing.T) {
 	for name, c := range map[string]struct {
-		stage   localapi.Stage
+		stage   local.Stage
 		uploads int64
-	}{"it was": {localapi.StageDone, 1}, "it was not": {localapi.StageReceived, 2}} {
+	}{"it was": {local.StageDone, 1}, "it was not": {local.StageReceived, 2}} {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
-			s := newStack(t, stackOptions{API: localapi.Options{Now: clock.now}})
+			s := newStack(t, stackOptions{API: local.Options{Now: clock.now}})
 			src, content := source(t, 100)
-			o := &outage{place: place{op: localapi.OpComplete, stage: c.stage}, over: make(chan struct{})}
-			o.kind = func(localapi.Point) *localapi.Fault {
-				clock.pass(2 * localapi.DefaultUploadTTL)
-				return &localapi.Fault{Reset: true}
+			o := &outage{place: place{op: local.OpComplete, stage: c.stage}, over: make(chan struct{})}
+			o.kind = func(local.Point) *local.Fault {
+				clock.pass(2 * local.DefaultUploadTTL)
+				return &local.Fault{Reset: true}
 			}
 			s.API.SetIntercept(o.intercept)
 			copied := s.copy(src, "f")

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // TestRefusedUntilTheNextMount has the API refuse for good. The next mount tries
@@ -14,9 +14,9 @@ import (
 func TestRefusedUntilTheNextMount(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize})
 	src, content := source(t, partSize+partSize/8)
-	refusal := &localapi.Fault{Status: 429, Code: "insufficient_quota", Message: "You exceeded your current quota."}
-	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpComplete && p.Stage == localapi.StageHead {
+	refusal := &local.Fault{Status: 429, Code: "insufficient_quota", Message: "You exceeded your current quota."}
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpComplete && p.Stage == local.StageHead {
 			return refusal
 		}
 		return nil
@@ -47,11 +47,11 @@ func TestCloseTimeoutInAnOutage(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize, Timeout: 100 * time.Millisecond})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
-		if p.op == localapi.OpPart && p.stage != localapi.StageBody {
+		if p.op == local.OpPart && p.stage != local.StageBody {
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {
-			o := &outage{place: p, kind: answer(localapi.Fault{Status: 503, Message: "later"}), over: make(chan struct{})}
+			o := &outage{place: p, kind: answer(local.Fault{Status: 503, Message: "later"}), over: make(chan struct{})}
 			s.API.SetIntercept(o.intercept)
 			out, err := s.sh(`cp "$1" "$2"`, src, p.name)
 			require.Error(t, err)

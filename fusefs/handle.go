@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // handle is one open of a regular file. It may be used concurrently.
@@ -102,7 +103,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		return 0, errnoOf(err)
 	}
 	_, err := h.writer.Write(off, int64(len(data)), func() (int64, error) {
-		if off+int64(len(data)) > uploader.MaxUpload {
+		if off+int64(len(data)) > api.MaxUpload {
 			return 0, unix.EFBIG
 		}
 		done := 0
@@ -161,7 +162,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	}
 	start, length := int64(off), int64(size)
 	end := start + length
-	if mode&keep == 0 && end > uploader.MaxUpload {
+	if mode&keep == 0 && end > api.MaxUpload {
 		return syscall.EFBIG
 	}
 	st, err := statAt(h.fd, "")
@@ -220,11 +221,11 @@ func (n *node) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64
 		return 0, syscall.EBADF
 	}
 	r, w := int64(offIn), int64(offOut)
-	if w >= uploader.MaxUpload {
+	if w >= api.MaxUpload {
 		return 0, syscall.EFBIG
 	}
 	// The answer has 32 bits.
-	length := min(int64(size), 1<<30, uploader.MaxUpload-w)
+	length := min(int64(size), 1<<30, api.MaxUpload-w)
 	done, err := to.writer.Change(w, length, func() (int64, error) {
 		size, err := retry(func() (int, error) {
 			return unix.CopyFileRange(from.fd, &r, to.fd, &w, int(length), int(flags))

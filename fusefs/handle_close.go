@@ -7,7 +7,7 @@ import (
 	"errors"
 	"syscall"
 
-	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // Flush is close(2): it comes at each close of each duplicate of the descriptor,
@@ -33,7 +33,7 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	case verdictCommit:
 		err = h.commit(ctx, pid)
 	}
-	if err != nil && uploader.KindOf(err) == uploader.Removed {
+	if err != nil && api.KindOf(err) == api.Removed {
 		return 0 // nobody can want the content of a file that has no name
 	}
 	return errnoOf(err)

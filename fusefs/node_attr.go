@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -191,7 +192,7 @@ func (n *node) resize(p pin, h *handle, size int64) error {
 // resize changes the size of the backing file fd. None gets larger than what the
 // API takes.
 func resize(w *uploader.Writer, fd int, size int64) error {
-	if size > uploader.MaxUpload {
+	if size > api.MaxUpload {
 		return unix.EFBIG
 	}
 	return w.Resize(size, func() error {

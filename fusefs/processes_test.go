@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // TestProcessesShareADescriptor: whoever has duplicates of a descriptor, content
@@ -180,7 +180,7 @@ g.write(b"x" * 100); threading.Event().wait()' "$1"`,
 // itself: its close ends with EINTR, and the upload goes on.
 func TestProcessesKeyboardInterrupt(t *testing.T) {
 	s := newStack(t, stackOptions{})
-	reached, open := hold(s.API, localapi.OpComplete)
+	reached, open := hold(s.API, local.OpComplete)
 	p := s.start(`
 import os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -23,10 +23,10 @@ import (
 
 	"uploadfs/fusefs"
 	"uploadfs/uploader"
+	"uploadfs/uploader/api/local"
+	"uploadfs/uploader/api/openai"
+	"uploadfs/uploader/api/retry"
 	"uploadfs/uploader/backing"
-	"uploadfs/uploader/localapi"
-	"uploadfs/uploader/openaiapi"
-	"uploadfs/uploader/retry"
 )
 
 const mib = 1 << 20
@@ -38,11 +38,11 @@ type stack struct {
 	Dir   string // the mount point
 	State string
 	URL   string // of the API
-	API   *localapi.Server
+	API   *local.Server
 	Up    *uploader.Uploader
 	Mount *fusefs.Server
 	tree  *backing.Tree
-	http  *openaiapi.Backend
+	http  *openai.Backend
 	opts  stackOptions
 }
 
@@ -56,7 +56,7 @@ type stackOptions struct {
 	Options    []string // of mount
 	Path       fusefs.WritePath
 	State      string // the state directory; one of the test's own if ""
-	API        localapi.Options
+	API        local.Options
 	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
 	Wrap       func(http.Handler) http.Handler // round the API
 	Line       func(addr string) string        // what stands between the mount and the API's address
@@ -72,7 +72,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	require.NoError(t, os.Mkdir(s.Dir, 0o755))
 	require.NoError(t, os.Mkdir(filepath.Join(s.State, "tree"), 0o755))
 	o.API.Dir, o.API.Key = filepath.Join(t.TempDir(), "api"), "test-key"
-	api, err := localapi.Open(o.API)
+	api, err := local.Open(o.API)
 	require.NoError(t, err)
 	s.API = api
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -97,8 +97,8 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	if stall == 0 {
 		stall = 10 * time.Second
 	}
-	s.http, err = openaiapi.New(openaiapi.Config{
-		BaseURL: "http://" + addr + "/v1", Key: openaiapi.StaticKey("test-key"), Slots: 4,
+	s.http, err = openai.New(openai.Config{
+		BaseURL: "http://" + addr + "/v1", Key: openai.StaticKey("test-key"), Slots: 4,
 		Stall: stall, CompleteStall: stall,
 	})
 	require.NoError(t, err)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // TestToolExitStatus has the API refuse everything, and looks at who says so. What
@@ -15,11 +15,11 @@ import (
 // the other has to move there as well.
 func TestToolExitStatus(t *testing.T) {
 	s := newStack(t, stackOptions{})
-	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Stage != localapi.StageHead {
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Stage != local.StageHead {
 			return nil
 		}
-		return &localapi.Fault{Status: 403, Message: "You have insufficient permissions for this operation."}
+		return &local.Fault{Status: 403, Message: "You have insufficient permissions for this operation."}
 	})
 	src, _ := source(t, 1*mib)
 	small := smallFiles(t)

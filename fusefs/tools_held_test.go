@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // TestToolFinalName: what programs write under a name of their own is sent once,
@@ -121,9 +121,9 @@ func TestExcludeOfTheNextMount(t *testing.T) {
 	s := newStack(t, stackOptions{Background: true, Names: uploader.NamePolicy{Exclude: []string{"*.log"}, HoldFor: time.Hour}})
 	s.run(`echo log > a.log; echo log > b.log; echo tmp > c.tmp; echo done > d.dat`)
 	s.eventually("d.dat", "completed")
-	s.API.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpPart && p.Stage == localapi.StageHead {
-			return &localapi.Fault{Status: 503, Message: "later"}
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpPart && p.Stage == local.StageHead {
+			return &local.Fault{Status: 503, Message: "later"}
 		}
 		return nil
 	})

@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // TestWritersOfOneFile has several append to one file at a time: every File is a
@@ -65,7 +65,7 @@ func TestWriteDuringCommit(t *testing.T) {
 		"rename over": {`with open("g", "wb", 0) as f: f.write(b"2" * (100000))
 os.replace("g", "f")`, after},
 	} {
-		for _, op := range []localapi.Op{localapi.OpCreate, localapi.OpPart, localapi.OpComplete} {
+		for _, op := range []local.Op{local.OpCreate, local.OpPart, local.OpComplete} {
 			t.Run(fmt.Sprint(how, " during ", op), func(t *testing.T) {
 				s := newStack(t, stackOptions{Part: 64 << 10})
 				reached, open := hold(s.API, op)

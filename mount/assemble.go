@@ -7,9 +7,9 @@ import (
 
 	"uploadfs/fusefs"
 	"uploadfs/uploader"
+	"uploadfs/uploader/api/openai"
+	"uploadfs/uploader/api/retry"
 	"uploadfs/uploader/backing"
-	"uploadfs/uploader/openaiapi"
-	"uploadfs/uploader/retry"
 )
 
 // assembly is what a mount is made of, in the order in which it is made.
@@ -24,7 +24,7 @@ type assembly struct {
 // retries, the backing tree, the uploader. The state directory is bound to the
 // endpoint only when the endpoint is known to be one.
 func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
-	api := openaiapi.Config{
+	api := openai.Config{
 		BaseURL:      c.BaseURL,
 		Organization: c.Organization,
 		Project:      c.Project,
@@ -39,7 +39,7 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 			return nil, err
 		}
 		// The endpoint's mistakes come to light here, before it is written down.
-		if _, err = openaiapi.New(api); err != nil {
+		if _, err = openai.New(api); err != nil {
 			return nil, err
 		}
 	}
@@ -50,10 +50,10 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		if a.embedded, err = startEmbedded(dir, log.With("part", "embedded")); err != nil {
 			return nil, fmt.Errorf("embedded server: %w", err)
 		}
-		api.BaseURL, api.Key = a.embedded.BaseURL, openaiapi.StaticKey(a.embedded.APIKey)
+		api.BaseURL, api.Key = a.embedded.BaseURL, openai.StaticKey(a.embedded.APIKey)
 		api.Organization, api.Project, api.Header = "", "", nil
 	}
-	client, err := openaiapi.New(api)
+	client, err := openai.New(api)
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}

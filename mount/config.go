@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // Config is everything that can be said about a mount. [DefaultConfig] has the
@@ -48,7 +49,7 @@ type Config struct {
 // DefaultConfig is a mount with nothing said but where.
 var DefaultConfig = Config{
 	Purpose:      "user_data",
-	PartSize:     uploader.MaxPart,
+	PartSize:     api.MaxPart,
 	Parallel:     8,
 	Checksum:     true,
 	Names:        uploader.NamePolicy{HoldFor: uploader.DefaultHoldFor},
@@ -87,7 +88,7 @@ func ParsePartSize(s string) (int64, error) {
 		return 0, nil
 	}
 	n, err := humanize.ParseBytes(s)
-	if err != nil || n < uploader.MinPart || n > uploader.MaxPart {
+	if err != nil || n < api.MinPart || n > api.MaxPart {
 		return 0, usagef("give a size from 8MiB to 64MiB, or auto")
 	}
 	return int64(n), nil
@@ -121,7 +122,7 @@ func (c *Config) check() error {
 	if err := uploader.ValidatePurpose(c.Purpose); err != nil {
 		return &UsageError{err}
 	}
-	if c.PartSize != 0 && (c.PartSize < uploader.MinPart || c.PartSize > uploader.MaxPart) {
+	if c.PartSize != 0 && (c.PartSize < api.MinPart || c.PartSize > api.MaxPart) {
 		return usagef("part size %s: give 8MiB to 64MiB, or auto", humanize.IBytes(uint64(max(c.PartSize, 0))))
 	}
 	if c.Parallel < 1 || c.Parallel > maxParallel {

@@ -12,7 +12,7 @@ import (
 	"os"
 	"time"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // embeddedPatience bounds how long the end of a mount waits for calls that
@@ -25,7 +25,7 @@ type embedded struct {
 	BaseURL string `json:"base_url"`
 	APIKey  string `json:"api_key"`
 
-	server *localapi.Server
+	server *local.Server
 	file   string     // where people and scripts read the two above
 	done   chan error // what Serve returned
 }
@@ -35,7 +35,7 @@ func startEmbedded(dir *stateDir, log *slog.Logger) (*embedded, error) {
 	key := make([]byte, 24)
 	rand.Read(key)
 	e := &embedded{APIKey: "local-" + hex.EncodeToString(key), file: dir.file(embeddedFile), done: make(chan error, 1)}
-	server, err := localapi.Open(localapi.Options{Dir: dir.file(apiDir), Key: e.APIKey, Log: log})
+	server, err := local.Open(local.Options{Dir: dir.file(apiDir), Key: e.APIKey, Log: log})
 	if err != nil {
 		return nil, err
 	}

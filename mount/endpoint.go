@@ -7,7 +7,7 @@ import (
 	"os"
 	"strings"
 
-	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/api/openai"
 )
 
 // Endpoint is where uploads go: what a state directory is bound to.
@@ -44,7 +44,7 @@ func (c *Config) endpoint() Endpoint {
 // whoever talks to it.
 func NewEndpoint(base, organization, project string) Endpoint {
 	if base == "" {
-		base = openaiapi.DefaultBaseURL
+		base = openai.DefaultBaseURL
 	}
 	if u, err := url.Parse(base); err == nil {
 		u.Scheme, u.Host = strings.ToLower(u.Scheme), strings.ToLower(u.Host)
@@ -59,19 +59,19 @@ const maxKeyFile = 64 << 10
 
 // key is the source of the API key: the file as it is now, or what the
 // environment said.
-func (c *Config) key() (openaiapi.KeySource, error) {
+func (c *Config) key() (openai.KeySource, error) {
 	if c.APIKeyFile == "" {
 		if c.APIKey == "" {
 			return nil, errors.New("no API key: set OPENAI_API_KEY (or give --api-key-file), or use --embedded for the built-in API server")
 		}
-		return openaiapi.StaticKey(string(c.APIKey)), nil
+		return openai.StaticKey(string(c.APIKey)), nil
 	}
 	return KeyFile(c.APIKeyFile)
 }
 
 // KeyFile is the key in a file, as it is whenever it is asked for. The error says
 // what is wrong with the file now.
-func KeyFile(name string) (openaiapi.KeySource, error) {
+func KeyFile(name string) (openai.KeySource, error) {
 	read := func() (string, error) {
 		fi, err := os.Stat(name)
 		if err != nil {

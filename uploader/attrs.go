@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"uploadfs/uploader/api"
 )
 
 // AttrPrefix begins the name of every extended attribute of ours.
@@ -75,8 +77,8 @@ func ValidateAttr(name, value string) error {
 
 // ValidatePurpose says why the API would not take the purpose.
 func ValidatePurpose(purpose string) error {
-	if !slices.Contains(Purposes, purpose) {
-		return fmt.Errorf("unknown purpose %q: use one of %s", purpose, strings.Join(Purposes, ", "))
+	if !slices.Contains(api.Purposes, purpose) {
+		return fmt.Errorf("unknown purpose %q: use one of %s", purpose, strings.Join(api.Purposes, ", "))
 	}
 	return nil
 }
@@ -123,12 +125,12 @@ func mimeType(rel string) string {
 
 // spec is what is declared of a file when its Upload is created: the attributes
 // as they are now, and its name as it is now, made valid UTF-8.
-func (u *Uploader) spec(rel string, size int64) Spec {
+func (u *Uploader) spec(rel string, size int64) api.Spec {
 	name := path.Base(rel)
 	if !utf8.ValidString(name) {
 		name = strings.ToValidUTF8(name, "\uFFFD")
 	}
-	s := Spec{Filename: name, Bytes: size}
+	s := api.Spec{Filename: name, Bytes: size}
 	s.Purpose, _ = u.setting(rel, AttrPurpose)
 	s.MimeType, _ = u.setting(rel, AttrMimeType)
 	if v, ok := u.setting(rel, AttrExpires); ok {

@@ -7,13 +7,15 @@ import (
 	"testing"
 	"time"
 
+	"uploadfs/uploader/api"
+
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 )
 
 func TestWhatAttributesTake(t *testing.T) {
 	for name, values := range map[string]struct{ good, bad []string }{
-		AttrPurpose:  {Purposes, []string{"", "Batch", "fine tune"}},
+		AttrPurpose:  {api.Purposes, []string{"", "Batch", "fine tune"}},
 		AttrMimeType: {[]string{"text/jsonl", "text/plain; charset=utf-8"}, []string{"", "text", "/", "a b/c"}},
 		AttrExpires:  {[]string{"3600", "2592000"}, []string{"", "3599", "2592001", "1h", "-1", "99999999999999999999"}},
 		AttrSizeHint: {[]string{"1", "9000000000"}, []string{"", "0", "-1", "1M"}},
@@ -69,7 +71,7 @@ func TestAttributesAreInherited(t *testing.T) {
 	set("a", AttrExpires, "7200")
 	require.Equal(t, "vision", get("g", AttrPurpose))
 	require.Equal(t, "evals", get("a/b/f.jsonl", AttrPurpose))
-	require.Equal(t, Spec{Filename: "f.jsonl", Purpose: "evals", MimeType: "text/x-a", Bytes: 7, Expires: 2 * time.Hour}, u.spec("a/b/f.jsonl", 7))
+	require.Equal(t, api.Spec{Filename: "f.jsonl", Purpose: "evals", MimeType: "text/x-a", Bytes: 7, Expires: 2 * time.Hour}, u.spec("a/b/f.jsonl", 7))
 
 	set("a/b/f.jsonl", AttrPurpose, "assistants")
 	require.Equal(t, "assistants", get("a/b/f.jsonl", AttrPurpose))

@@ -3,6 +3,7 @@ package uploader
 import (
 	"time"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -60,7 +61,7 @@ func (v *sight) open(s *session) (*sight, error) {
 	if v == nil {
 		info, err := backing.StatFd(int(s.file.Fd()))
 		if err != nil {
-			return nil, localError("stat", err)
+			return nil, api.LocalError("stat", err)
 		}
 		v = &sight{seen: info, base: info.Size, hole: info.Size}
 	}

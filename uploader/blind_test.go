@@ -10,8 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
 	"uploadfs/uploader/backing"
-	"uploadfs/uploader/uploadertest"
 )
 
 // openBlind opens a file as in passthrough: what is written goes past the daemon,
@@ -58,8 +59,8 @@ func TestBlindWritesAreFound(t *testing.T) {
 }
 
 func TestABlindChangeDuringTheSending(t *testing.T) {
-	for _, op := range []uploadertest.Op{uploadertest.OpCreate, uploadertest.OpPart} {
-		for _, stage := range []uploadertest.Stage{uploadertest.Before, uploadertest.After} {
+	for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart} {
+		for _, stage := range []apitest.Stage{apitest.Before, apitest.After} {
 			w := newWorld(t)
 			gate := w.mem.Hold(op, stage)
 			f, through := w.openBlind("f")
@@ -99,14 +100,14 @@ func TestAMappingOutlivesItsHandle(t *testing.T) {
 
 func TestABlindFileIsRemoved(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, through := w.openBlind("f")
 	_, err := through.WriteAt(data(5*chunk, 1), 0)
 	require.NoError(t, err)
 	done := f.committing()
 	gate.Await(t, 1)
 	w.remove("f")
-	require.Equal(t, uploader.Removed, uploader.KindOf(done.await(t)))
+	require.Equal(t, api.Removed, api.KindOf(done.await(t)))
 	require.NoError(t, through.Close())
 	gate.Open()
 	f.close()

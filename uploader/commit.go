@@ -8,6 +8,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -76,10 +77,10 @@ func (s *session) commit(target uint64) error {
 	defer s.unhold()
 	info, err := backing.StatFd(int(s.file.Fd()))
 	if err != nil {
-		return localError("stat", err)
+		return api.LocalError("stat", err)
 	}
 	if info.Size != s.content.size && s.sight == nil {
-		return localError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, s.content.size))
+		return api.LocalError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, s.content.size))
 	}
 	again := s.insisted
 	s.insisted = false
@@ -88,7 +89,7 @@ func (s *session) commit(target uint64) error {
 		known := true // that there is no File of it yet
 		if err == nil {
 			err = s.conclude(target, md5)
-			known = !errors.Is(err, ErrOutcomeUnknown)
+			known = !errors.Is(err, api.ErrOutcomeUnknown)
 		}
 		if err == nil {
 			return nil
@@ -99,18 +100,18 @@ func (s *session) commit(target uint64) error {
 		switch {
 		case errors.Is(err, errDoubt):
 			continue
-		case KindOf(err) == Gone && expired == 0:
+		case api.KindOf(err) == api.Gone && expired == 0:
 			expired++
 			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.path, "error", err)
-		case KindOf(err) == Gone:
+		case api.KindOf(err) == api.Gone:
 			s.dropTransfer(err)
-			return &Error{Op: "upload", Kind: Refused, Err: err, Message: s.tooSlow(err)}
-		case KindOf(err) == Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly && known:
+			return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: s.tooSlow(err)}
+		case api.KindOf(err) == api.Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly && known:
 			// Perhaps the API counts parts that are not listed: once
 			// more, with an Upload that has no others.
 			listedOnly = true
 			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.path, "error", err)
-		case KindOf(err) == Refused && !known && again && !errors.Is(err, errSeveral):
+		case api.KindOf(err) == api.Refused && !known && again && !errors.Is(err, errSeveral):
 			again = false
 			s.u.log.Warn("its outcome cannot be known, everything is sent again", "path", s.rec.path, "error", err)
 		default:
@@ -125,7 +126,7 @@ func (s *session) commit(target uint64) error {
 func (s *session) tooSlow(err error) string {
 	size := uint64(s.content.size)
 	return fmt.Sprintf("two Uploads of %s expired before they were sent; that needs a line of %s/s: %s",
-		humanize.IBytes(size), humanize.IBytes(size/3600+1), oneLine(err))
+		humanize.IBytes(size), humanize.IBytes(size/3600+1), api.OneLine(err))
 }
 
 // stands reports why the content of generation target cannot be committed any
@@ -235,9 +236,9 @@ func (s *session) conclude(target uint64, md5 string) error {
 	s.recorded(s.u.journal.completing(x.upload.ID, x.spec, x.created))
 	x.calls.Add(1)
 	s.mu.Unlock()
-	ctx, file, found := s.checked(x), File{}, false
+	ctx, file, found := s.checked(x), api.File{}, false
 	if before {
-		file, found, err = CheckOutcome(ctx)
+		file, found, err = api.CheckOutcome(ctx)
 	}
 	if err == nil && !found {
 		file, err = s.u.opts.Backend.Complete(ctx, x.upload.ID, ids, md5)
@@ -250,7 +251,7 @@ func (s *session) conclude(target uint64, md5 string) error {
 		s.finish(target, x, file, md5)
 		return nil
 	}
-	if errors.Is(err, ErrOutcomeUnknown) {
+	if errors.Is(err, api.ErrOutcomeUnknown) {
 		if s.xfer != x || s.content.gen != target {
 			x.end(err) // it may take no more parts
 		}
@@ -263,7 +264,7 @@ func (s *session) conclude(target uint64, md5 string) error {
 
 // finish records that the API holds the content of generation target, which x has
 // brought there, as file. mu is held.
-func (s *session) finish(target uint64, x *transfer, file File, md5 string) {
+func (s *session) finish(target uint64, x *transfer, file api.File, md5 string) {
 	x.end(errors.New("completed"))
 	if s.xfer == x {
 		s.xfer = nil
@@ -280,7 +281,7 @@ func (s *session) finish(target uint64, x *transfer, file File, md5 string) {
 	case s.content.gen != target:
 		// Right, and already superseded: the file has changed since.
 		s.rec.superseded = append(s.rec.superseded[:len(s.rec.superseded):len(s.rec.superseded)], file.ID)
-		s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
+		s.rec.spec, s.rec.upload, s.rec.created = api.Spec{}, api.Upload{}, time.Time{}
 		s.save()
 		s.publish()
 		s.answer(target, nil)

@@ -15,7 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/uploadertest"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
 )
 
 func TestAFileIsCompletedWhenCloseReturns(t *testing.T) {
@@ -59,10 +60,10 @@ func TestTheJournalKnowsBeforeTheEffect(t *testing.T) {
 		return int64(n), err
 	})
 	require.NoError(t, err)
-	w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
-		if c.Stage == uploadertest.Before {
+	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
+		if c.Stage == apitest.Before {
 			recorded("f", uploader.StateUploading, true)
-			require.Equal(t, c.Op == uploadertest.OpComplete, w.up.Completing(f.key))
+			require.Equal(t, c.Op == apitest.OpComplete, w.up.Completing(f.key))
 		}
 		return nil
 	})
@@ -98,7 +99,7 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 		return 0, nil
 	})
 	require.Error(t, err)
-	require.Equal(t, uploader.Damaged, uploader.KindOf(f.commit()))
+	require.Equal(t, api.Damaged, api.KindOf(f.commit()))
 	require.Equal(t, uploader.StateFailed, w.noResult("f").State)
 
 	require.NoError(t, w.up.AcceptRecords())
@@ -148,7 +149,7 @@ func TestResultsGoWithTheFirstChangedByte(t *testing.T) {
 
 func TestPartsShowAsTheyAreAcknowledged(t *testing.T) {
 	w := newWorld(t, func(o *uploader.Options) { o.Parallel = 1 })
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	f.replace(data(3*chunk, 1))
 	done := f.committing()
@@ -172,7 +173,7 @@ func TestPartsShowAsTheyAreAcknowledged(t *testing.T) {
 
 func TestNoMoreCallsThanSlots(t *testing.T) {
 	w := newWorld(t, func(o *uploader.Options) { o.Parallel = 3 })
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("g")
 	f.replace(data(6*chunk, 1))
 	g.replace(data(6*chunk, 2))
@@ -185,14 +186,14 @@ func TestNoMoreCallsThanSlots(t *testing.T) {
 	gate.Open()
 	require.NoError(t, fd.await(t))
 	require.NoError(t, gd.await(t))
-	require.Equal(t, 3, w.mem.Counts().Peak[uploadertest.OpPart])
+	require.Equal(t, 3, w.mem.Counts().Peak[apitest.OpPart])
 	w.uploaded("f")
 	w.uploaded("g")
 }
 
 func TestTheWaitingIsBounded(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	f.replace(data(10, 1))
 	cause := errors.New("the caller is gone")
@@ -215,7 +216,7 @@ func (w *world) settleWriters(f *file) {
 func TestTheTimeToWaitRunsFromTheLastAcknowledgedByte(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	w := newWorld(t, func(o *uploader.Options) { o.CloseTimeout, o.Parallel = timeout, 1 })
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	f.replace(data(5*chunk, 1))
 	began := time.Now()
@@ -242,15 +243,15 @@ func TestTheTimeToWaitRunsFromTheLastAcknowledgedByte(t *testing.T) {
 
 func TestAChangeDuringTheSending(t *testing.T) {
 	for name, stage := range map[string]struct {
-		op uploadertest.Op
-		at uploadertest.Stage
+		op apitest.Op
+		at apitest.Stage
 	}{
-		"before the Upload": {uploadertest.OpCreate, uploadertest.Before},
-		"after the Upload":  {uploadertest.OpCreate, uploadertest.After},
-		"within a part":     {uploadertest.OpPart, uploadertest.MidBody},
-		"after a part":      {uploadertest.OpPart, uploadertest.After},
-		"before Complete":   {uploadertest.OpComplete, uploadertest.Before},
-		"after Complete":    {uploadertest.OpComplete, uploadertest.After},
+		"before the Upload": {apitest.OpCreate, apitest.Before},
+		"after the Upload":  {apitest.OpCreate, apitest.After},
+		"within a part":     {apitest.OpPart, apitest.MidBody},
+		"after a part":      {apitest.OpPart, apitest.After},
+		"before Complete":   {apitest.OpComplete, apitest.Before},
+		"after Complete":    {apitest.OpComplete, apitest.After},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -266,7 +267,7 @@ func TestAChangeDuringTheSending(t *testing.T) {
 			require.NoError(t, done.await(t))
 			require.NoError(t, later.await(t))
 			st := w.uploaded("f")
-			if stage.op == uploadertest.OpComplete {
+			if stage.op == apitest.OpComplete {
 				require.Len(t, st.Superseded, 1, "the first content was right when it was completed")
 			} else {
 				require.Len(t, w.mem.Files(), 1, "no close has spoken of a content in between")
@@ -279,7 +280,7 @@ func TestAChangeDuringTheSending(t *testing.T) {
 func TestTruncatedAndRewrittenDuringTheSending(t *testing.T) {
 	for _, size := range []int{4 * chunk, 4*chunk + 1, chunk, 1} {
 		w := newWorld(t)
-		gate := w.mem.Hold(uploadertest.OpPart, uploadertest.After)
+		gate := w.mem.Hold(apitest.OpPart, apitest.After)
 		f := w.openFile("f")
 		f.replace(data(4*chunk, 1))
 		f.CommitLater()
@@ -294,9 +295,9 @@ func TestTruncatedAndRewrittenDuringTheSending(t *testing.T) {
 }
 
 func TestEmptiedDuringTheSending(t *testing.T) {
-	for _, stage := range []uploadertest.Op{uploadertest.OpCreate, uploadertest.OpPart, uploadertest.OpComplete} {
+	for _, stage := range []apitest.Op{apitest.OpCreate, apitest.OpPart, apitest.OpComplete} {
 		w := newWorld(t)
-		gate := w.mem.Hold(stage, uploadertest.Before)
+		gate := w.mem.Hold(stage, apitest.Before)
 		f := w.openFile("f")
 		f.replace(data(4*chunk, 1))
 		first := f.committing()
@@ -327,7 +328,7 @@ func TestWhatIsQueuedIsDecidedAnew(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(o *uploader.Options) { o.Parallel, o.Names.HoldFor = 1, time.Hour })
-			gate := w.mem.Hold(uploadertest.OpCreate, uploadertest.Before)
+			gate := w.mem.Hold(apitest.OpCreate, apitest.Before)
 			for i := range uploader.CommitsPerSlot {
 				g := w.openFile(fmt.Sprint("before", i))
 				g.replace(data(10, byte(i)))
@@ -380,7 +381,7 @@ func TestACloseThatWaitsForContentNobodyElseWillCloseAgain(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+			gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 			f, g := w.openFile("f"), w.openFile("f")
 			f.replace(data(2*chunk, 1))
 			done := f.committing()
@@ -414,14 +415,14 @@ func TestEmptyFilesStayHere(t *testing.T) {
 }
 
 func TestLargerThanTheLargestUpload(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) { o.PartSize = uploader.MaxPart })
+	w := newWorld(t, func(o *uploader.Options) { o.PartSize = api.MaxPart })
 	f := w.openFile("f")
-	f.truncate(uploader.MaxUpload + 1)
+	f.truncate(api.MaxUpload + 1)
 	err := f.commit()
-	require.Equal(t, uploader.TooLarge, uploader.KindOf(err))
+	require.Equal(t, api.TooLarge, api.KindOf(err))
 	require.Equal(t, uploader.StateFailed, w.status("f").State)
 	require.Contains(t, w.status("f").Error, "8 GiB")
-	require.Equal(t, uploader.TooLarge, uploader.KindOf(f.Err()), "it stands")
+	require.Equal(t, api.TooLarge, api.KindOf(f.Err()), "it stands")
 	require.Empty(t, w.mem.Counts().Calls)
 	f.replace(data(10, 1))
 	require.NoError(t, f.commit())
@@ -429,11 +430,11 @@ func TestLargerThanTheLargestUpload(t *testing.T) {
 }
 
 func TestAWriteFarAwayCostsNothing(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) { o.PartSize = uploader.MaxPart })
+	w := newWorld(t, func(o *uploader.Options) { o.PartSize = api.MaxPart })
 	f := w.openFile("f")
 	f.writeAt(0, data(10, 1))
 	f.failWrite(math.MaxInt64-4096, 4096, 0, os.ErrInvalid)
-	require.Equal(t, uploader.Damaged, uploader.KindOf(f.commit()))
+	require.Equal(t, api.Damaged, api.KindOf(f.commit()))
 	f.truncate(10) // takes away what is missing far beyond
 	require.NoError(t, f.Lost())
 	require.NoError(t, f.commit())
@@ -443,20 +444,20 @@ func TestAWriteFarAwayCostsNothing(t *testing.T) {
 func TestLateChangesAfterTheUnmount(t *testing.T) {
 	w := newWorld(t)
 	require.NoError(t, w.put("done", data(10, 1)))
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g, d := w.openFile("f"), w.openFile("g"), w.openFile("done")
 	f.replace(data(3*chunk, 1))
 	g.replace(data(3*chunk, 1))
 	waiting := f.committing()
 	gate.Await(t, 1)
 	w.stop()
-	require.Equal(t, uploader.Stopped, uploader.KindOf(waiting.await(t)))
+	require.Equal(t, api.Stopped, api.KindOf(waiting.await(t)))
 
 	// A detached mount still serves what is open.
 	g.writeAt(0, []byte("kept, and interrupted at the next mount"))
 	_, err := d.Write(0, 1, func() (int64, error) { t.Error("nobody will know of it"); return 0, nil })
-	require.Equal(t, uploader.Stopped, uploader.KindOf(err))
-	require.Equal(t, uploader.Stopped, uploader.KindOf(g.commit()))
+	require.Equal(t, api.Stopped, api.KindOf(err))
+	require.Equal(t, api.Stopped, api.KindOf(g.commit()))
 	g.CommitLater()
 	g.SendFull()
 	for _, h := range []*file{f, g, d} {
@@ -475,7 +476,7 @@ func TestLateChangesAfterTheUnmount(t *testing.T) {
 
 func TestTheNameAndTheAttributesAreThoseAtCreate(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpCreate, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpCreate, apitest.Before)
 	f := w.openFile("a.jsonl")
 	f.replace(data(10, 1))
 	done := f.committing()

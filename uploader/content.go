@@ -1,5 +1,7 @@
 package uploader
 
+import "uploadfs/uploader/api"
+
 // content is what a session knows of its file's bytes: how many there are,
 // which were written since it began to change, and when each block changed last.
 // "When" is a generation: a counter that every change increases. A part that was
@@ -43,7 +45,7 @@ func (c *content) touch(off, end int64) {
 // blockOf is the number of the block that the byte at off is in. What lies
 // beyond the largest Upload counts as one: a write is tried at any offset, and a
 // file with a hole of 8 EiB must not need a generation for each block of it.
-func (c *content) blockOf(off int64) int64 { return min(off, MaxUpload) / c.block }
+func (c *content) blockOf(off int64) int64 { return min(off, api.MaxUpload) / c.block }
 
 // wrote records that [off, end) now holds what a writer put there.
 func (c *content) wrote(off, end int64) {

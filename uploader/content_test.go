@@ -5,6 +5,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"uploadfs/uploader/api"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -57,11 +59,11 @@ func TestGenerationsFollowChanges(t *testing.T) {
 }
 
 func TestAChangeFarBeyondTheLargestUploadNeedsNoMemory(t *testing.T) {
-	c := content{block: MinPart}
+	c := content{block: api.MinPart}
 	c.touch(math.MaxInt64-1, math.MaxInt64)
-	require.LessOrEqual(t, len(c.gens), MaxUpload/MinPart+1)
-	require.True(t, c.changedAfter(MaxUpload, MaxUpload+1, 0))
-	require.False(t, c.changedAfter(0, MaxUpload, 0))
+	require.LessOrEqual(t, len(c.gens), api.MaxUpload/api.MinPart+1)
+	require.True(t, c.changedAfter(api.MaxUpload, api.MaxUpload+1, 0))
+	require.False(t, c.changedAfter(0, api.MaxUpload, 0))
 	require.False(t, c.changedAfter(0, 0, 0))
 }
 

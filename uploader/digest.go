@@ -10,6 +10,8 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+
+	"uploadfs/uploader/api"
 )
 
 // digest is the running MD5 of a file. MD5 has one order, the file's, and runs
@@ -106,7 +108,7 @@ func hashRange(ctx context.Context, h hash.Hash, file io.ReaderAt, off, end int6
 		crc = crc32.Update(crc, castagnoli, buf[:n])
 		off += int64(n)
 		if err != nil && (err != io.EOF || off < end) {
-			return 0, localError("read", err)
+			return 0, api.LocalError("read", err)
 		}
 	}
 	return crc, nil

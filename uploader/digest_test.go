@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"uploadfs/uploader/api"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -121,5 +123,5 @@ func TestHashingAFileThatIsTooShort(t *testing.T) {
 	d := digest{block: 8}
 	_, err := d.advance(context.Background(), bytes.NewReader(make([]byte, 10)), 16, true, func() uint64 { return 1 }, (&content{block: 8}).changedAfter)
 	require.ErrorIs(t, err, io.EOF)
-	require.Equal(t, Local, KindOf(err))
+	require.Equal(t, api.Local, api.KindOf(err))
 }

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/uploadertest"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
 )
 
 // source is a SizeOracle that knows the size of what is copied.
@@ -48,7 +49,7 @@ func TestPartsGoWhileTheFileIsWritten(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+			gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 			f := w.openFile("f")
 			expect(w, f)
 			content := data(size, 1)
@@ -86,7 +87,7 @@ func TestAWrongGuessCostsBandwidthOnly(t *testing.T) {
 	for name, size := range map[string]int{"larger": 3 * chunk, "much larger": 1, "smaller": 9 * chunk, "by one byte": 5*chunk + 1} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
-			gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+			gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 			f := w.openFile("f")
 			w.hint("f", 5*chunk)
 			content := data(size, 1)
@@ -130,7 +131,7 @@ func TestNothingGoesEarlyThatShouldNot(t *testing.T) {
 		"a held name":               {"f.tmp", &source{size: 4 * chunk, ok: true}, nil},
 		"a size already passed":     {"f", &source{size: 2 * chunk, ok: true}, nil},
 		"holes":                     {"f", &source{size: 4 * chunk, ok: true}, func(f *file) { f.writeAt(10, data(chunk, 1)); f.writeAt(3*chunk, data(500, 1)) }},
-		"larger than the API takes": {"f", &source{size: uploader.MaxUpload + 1, ok: true}, nil},
+		"larger than the API takes": {"f", &source{size: api.MaxUpload + 1, ok: true}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(o *uploader.Options) { o.Names.Exclude = []string{"*.log"} })
@@ -152,7 +153,7 @@ func TestNothingGoesEarlyThatShouldNot(t *testing.T) {
 
 func TestAnEarlyPartWithAFailedWriteBesideIt(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	w.hint("f", 3*chunk)
 	f.writeAt(0, data(chunk, 1))

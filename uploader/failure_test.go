@@ -14,22 +14,23 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/uploadertest"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
 )
 
 func gone() error {
-	return &uploader.Error{Kind: uploader.Gone, Status: 404, Message: "No such Upload object."}
+	return &api.Error{Kind: api.Gone, Status: 404, Message: "No such Upload object."}
 }
 
 func refusal() error {
-	return &uploader.Error{Kind: uploader.Refused, Status: 400, Message: "No."}
+	return &api.Error{Kind: api.Refused, Status: 400, Message: "No."}
 }
 
 func TestAnOutageIsRetried(t *testing.T) {
-	for _, op := range []uploadertest.Op{uploadertest.OpCreate, uploadertest.OpPart, uploadertest.OpComplete} {
-		for _, stage := range []uploadertest.Stage{uploadertest.Before, uploadertest.After} {
+	for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart, apitest.OpComplete} {
+		for _, stage := range []apitest.Stage{apitest.Before, apitest.After} {
 			w := newWorld(t)
-			w.mem.Fail(op, stage, uploadertest.ServerError(), uploadertest.Broken(), uploadertest.RateLimit(time.Millisecond))
+			w.mem.Fail(op, stage, apitest.ServerError(), apitest.Broken(), apitest.RateLimit(time.Millisecond))
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 			w.uploaded("f")
 			require.Len(t, w.mem.Files(), 1)
@@ -42,8 +43,8 @@ func TestRetryingShowsWhyAndWhen(t *testing.T) {
 	w := newWorld(t)
 	up := make(chan struct{})
 	seen := make(chan *uploader.Status, 1)
-	w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
-		if c.Op != uploadertest.OpPart || c.Stage != uploadertest.Before {
+	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
+		if c.Op != apitest.OpPart || c.Stage != apitest.Before {
 			return nil
 		}
 		if st := w.status("f"); st.State == uploader.StateRetrying {
@@ -57,7 +58,7 @@ func TestRetryingShowsWhyAndWhen(t *testing.T) {
 		case <-up:
 			return nil
 		default:
-			return uploadertest.ServerError()
+			return apitest.ServerError()
 		}
 	})
 	require.NoError(t, w.put("f", data(chunk, 1)))
@@ -70,9 +71,9 @@ func TestRetryingShowsWhyAndWhen(t *testing.T) {
 }
 
 func TestAGoneUploadIsReplacedOnce(t *testing.T) {
-	for _, op := range []uploadertest.Op{uploadertest.OpPart, uploadertest.OpComplete} {
+	for _, op := range []apitest.Op{apitest.OpPart, apitest.OpComplete} {
 		w := newWorld(t)
-		w.mem.Fail(op, uploadertest.Before, gone())
+		w.mem.Fail(op, apitest.Before, gone())
 		require.NoError(t, w.put("f", data(3*chunk, 1)))
 		w.uploaded("f")
 		require.Equal(t, 2, w.mem.Counts().Created)
@@ -82,14 +83,14 @@ func TestAGoneUploadIsReplacedOnce(t *testing.T) {
 
 func TestAnUploadThatExpiresTwiceFails(t *testing.T) {
 	w := newWorld(t)
-	w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
-		if c.Op == uploadertest.OpPart && c.Stage == uploadertest.MidBody {
+	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
+		if c.Op == apitest.OpPart && c.Stage == apitest.MidBody {
 			w.mem.Expire(c.UploadID)
 		}
 		return nil
 	})
 	err := w.put("f", data(3*chunk, 1))
-	require.Equal(t, uploader.Refused, uploader.KindOf(err))
+	require.Equal(t, api.Refused, api.KindOf(err))
 	st := w.noResult("f")
 	require.Equal(t, uploader.StateFailed, st.State)
 	require.Contains(t, st.Error, "3.0 KiB")
@@ -113,8 +114,8 @@ func TestAnUploadEndsWhenItsTimeIsOver(t *testing.T) {
 		return time.Now()
 	}
 	stuck := 0
-	w.mem.Hook(func(ctx context.Context, c uploadertest.Call) error {
-		if c.Op == uploadertest.OpPart && c.Stage == uploadertest.Before && c.UploadID == "upload_0001" {
+	w.mem.Hook(func(ctx context.Context, c apitest.Call) error {
+		if c.Op == apitest.OpPart && c.Stage == apitest.Before && c.UploadID == "upload_0001" {
 			stuck++
 			<-ctx.Done()
 			return ctx.Err()
@@ -129,23 +130,23 @@ func TestAnUploadEndsWhenItsTimeIsOver(t *testing.T) {
 func TestARefusalIsFinal(t *testing.T) {
 	for name, c := range map[string]struct {
 		err  error
-		kind uploader.Kind
+		kind api.Kind
 	}{
-		"denied":    {uploadertest.Denied(), uploader.Denied},
-		"quota":     {uploadertest.Quota(), uploader.Quota},
-		"refused":   {refusal(), uploader.Refused},
-		"too large": {&uploader.Error{Kind: uploader.TooLarge, Status: 413, Message: "Too large."}, uploader.TooLarge},
+		"denied":    {apitest.Denied(), api.Denied},
+		"quota":     {apitest.Quota(), api.Quota},
+		"refused":   {refusal(), api.Refused},
+		"too large": {&api.Error{Kind: api.TooLarge, Status: 413, Message: "Too large."}, api.TooLarge},
 	} {
-		for _, op := range []uploadertest.Op{uploadertest.OpCreate, uploadertest.OpPart, uploadertest.OpComplete} {
+		for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart, apitest.OpComplete} {
 			t.Run(name+" "+string(op), func(t *testing.T) {
 				w := newWorld(t)
-				w.mem.Fail(op, uploadertest.Before, c.err)
+				w.mem.Fail(op, apitest.Before, c.err)
 				f := w.openFile("f")
 				f.replace(data(chunk, 1))
-				require.Equal(t, c.kind, uploader.KindOf(f.commit()))
-				require.Equal(t, c.kind, uploader.KindOf(f.Err()), "it stands")
+				require.Equal(t, c.kind, api.KindOf(f.commit()))
+				require.Equal(t, c.kind, api.KindOf(f.Err()), "it stands")
 				require.False(t, f.Dirty())
-				require.Equal(t, c.kind, uploader.KindOf(f.commit()), "nothing changed, so it is not tried again")
+				require.Equal(t, c.kind, api.KindOf(f.commit()), "nothing changed, so it is not tried again")
 				f.close()
 				st := w.noResult("f")
 				require.Equal(t, uploader.StateFailed, st.State)
@@ -165,7 +166,7 @@ func TestARefusalIsFinal(t *testing.T) {
 
 func TestFailedEndsWithNewContent(t *testing.T) {
 	w := newWorld(t)
-	w.mem.Fail(uploadertest.OpCreate, uploadertest.Before, refusal())
+	w.mem.Fail(apitest.OpCreate, apitest.Before, refusal())
 	require.Error(t, w.put("f", data(chunk, 1)))
 	require.NoError(t, w.put("f", data(2*chunk, 2)))
 	w.uploaded("f")
@@ -174,15 +175,15 @@ func TestFailedEndsWithNewContent(t *testing.T) {
 func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 	// An API that counts the parts that are not listed.
 	strict := func(w *world, always bool) {
-		w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
-			if c.Op == uploadertest.OpComplete && c.Stage == uploadertest.Before && (always || c.UploadID == "upload_0001") {
+		w.mem.Hook(func(_ context.Context, c apitest.Call) error {
+			if c.Op == apitest.OpComplete && c.Stage == apitest.Before && (always || c.UploadID == "upload_0001") {
 				return refusal()
 			}
 			return nil
 		})
 	}
 	replaced := func(w *world) error {
-		gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.Before)
+		gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
 		f := w.openFile("f")
 		f.replace(data(4*chunk, 1))
 		done := f.committing()
@@ -207,15 +208,15 @@ func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 
 	w = newWorld(t)
 	strict(w, true)
-	require.Equal(t, uploader.Refused, uploader.KindOf(replaced(w)))
+	require.Equal(t, api.Refused, api.KindOf(replaced(w)))
 	require.Equal(t, uploader.StateFailed, w.noResult("f").State)
 	require.Equal(t, 2, w.mem.Counts().Created, "once is enough")
 }
 
 func TestUnchangedPartsAreNotSentAgain(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.Before)
-	w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, refusal())
+	gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
+	w.mem.Fail(apitest.OpComplete, apitest.Before, refusal())
 	f := w.openFile("f")
 	f.replace(data(8*chunk, 1))
 	done := f.committing()
@@ -291,9 +292,9 @@ func TestAFailedWriteIsNeverSent(t *testing.T) {
 	// The next daemon does not know which bytes are missing, so that a part of
 	// the file is written says nothing.
 	f = w.openFile("f")
-	require.Equal(t, uploader.Damaged, uploader.KindOf(f.Err()))
+	require.Equal(t, api.Damaged, api.KindOf(f.Err()))
 	f.writeAt(0, make([]byte, 2*chunk))
-	require.Equal(t, uploader.Damaged, uploader.KindOf(f.commit()))
+	require.Equal(t, api.Damaged, api.KindOf(f.commit()))
 	f.close()
 	require.Empty(t, w.mem.Counts().Calls)
 	require.NoError(t, w.put("f", data(2*chunk, 2)))
@@ -302,7 +303,7 @@ func TestAFailedWriteIsNeverSent(t *testing.T) {
 
 func TestAWriteFailsWhileAnotherCloseWaits(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(3*chunk, 1))
 	done := f.committing()
@@ -353,7 +354,7 @@ func TestAnotherChangeThatFailsPoisonsNothing(t *testing.T) {
 
 func TestAPartIsReadWhileItIsWritten(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.MidBody)
+	gate := w.mem.Hold(apitest.OpPart, apitest.MidBody)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(chunk, 1))
 	done := f.committing()
@@ -373,10 +374,10 @@ func TestInterrupted(t *testing.T) {
 	w := newWorld(t)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(2*chunk, 1))
-	w.mem.Hold(uploadertest.OpPart, uploadertest.Before).Open()
+	w.mem.Hold(apitest.OpPart, apitest.Before).Open()
 	f.Interrupt("its writer was killed")
 	require.False(t, f.Dirty())
-	require.Equal(t, uploader.Interrupted, uploader.KindOf(g.commit()))
+	require.Equal(t, api.Interrupted, api.KindOf(g.commit()))
 	f.close()
 	g.close()
 	w.settle()
@@ -396,14 +397,14 @@ func TestInterrupted(t *testing.T) {
 
 func TestInterruptedWhileAnotherCloseWaits(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(2*chunk, 1))
 	done := f.committing()
 	gate.Await(t, 1)
 	g.writeAt(0, []byte("half of what"))
 	g.Interrupt("its writer was killed")
-	require.Equal(t, uploader.Interrupted, uploader.KindOf(done.await(t)))
+	require.Equal(t, api.Interrupted, api.KindOf(done.await(t)))
 	gate.Open()
 	f.close()
 	g.close()
@@ -421,7 +422,7 @@ func TestRetryInEachState(t *testing.T) {
 	f.replace(data(2*chunk, 1))
 	require.ErrorContains(t, w.up.Retry("f"), "writing")
 	f.Interrupt("killed")
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	require.NoError(t, w.up.Retry("f"))
 	gate.Await(t, 1)
 	require.NoError(t, w.up.Retry("f"), "that is what it is doing")
@@ -444,7 +445,7 @@ func TestRetryInEachState(t *testing.T) {
 
 func TestMessagesAreOneLine(t *testing.T) {
 	w := newWorld(t)
-	w.mem.Fail(uploadertest.OpCreate, uploadertest.Before, &uploader.Error{Kind: uploader.Refused, Message: "a\nb\x1b[31mc" + strings.Repeat("d", 1000)})
+	w.mem.Fail(apitest.OpCreate, apitest.Before, &api.Error{Kind: api.Refused, Message: "a\nb\x1b[31mc" + strings.Repeat("d", 1000)})
 	require.Error(t, w.put("f", data(10, 1)))
 	msg := w.status("f").Error
 	require.NotContains(t, msg, "\n")

@@ -19,9 +19,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/api/retry"
 	"uploadfs/uploader/backing"
-	"uploadfs/uploader/retry"
-	"uploadfs/uploader/uploadertest"
 )
 
 // chunk is the part size of the tests, in bytes.
@@ -38,7 +38,7 @@ const patience = 20 * time.Second
 type world struct {
 	t    testing.TB
 	root string // holds the tree and the state directories
-	mem  *uploadertest.Memory
+	mem  *apitest.Memory
 	opts uploader.Options
 	log  *journalist
 	tree *backing.Tree
@@ -51,7 +51,7 @@ type world struct {
 // state have happened.
 func newWorld(t testing.TB, change ...func(*uploader.Options)) *world {
 	t.Helper()
-	w := &world{t: t, root: t.TempDir(), mem: uploadertest.NewMemory(), log: &journalist{}, open: map[*file]bool{}}
+	w := &world{t: t, root: t.TempDir(), mem: apitest.NewMemory(), log: &journalist{}, open: map[*file]bool{}}
 	require.NoError(t, os.Mkdir(w.path(""), 0o700))
 	var err error
 	w.tree, err = backing.Open(w.path(""))

@@ -18,6 +18,7 @@ import (
 	"modernc.org/sqlite" // the "sqlite" driver, pure Go
 	sqlite3 "modernc.org/sqlite/lib"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -101,14 +102,14 @@ type record struct {
 	open       bool
 	size       int64
 	mtime      int64
-	spec       Spec // as declared; zero while there is no Upload
-	upload     Upload
+	spec       api.Spec // as declared; zero while there is no Upload
+	upload     api.Upload
 	created    time.Time
 	completing bool // Complete was called for the Upload, and the outcome is not known
 	fileID     string
 	md5        string
 	err        string
-	kind       Kind
+	kind       api.Kind
 	superseded []string
 	parts      []partRecord
 }
@@ -194,7 +195,7 @@ func (j *journal) prepare(fresh bool) error {
 }
 
 func damaged(err error) error {
-	return fmt.Errorf("it is damaged (%s): nothing was touched; move it away to have every file of the tree kept as interrupted", oneLine(err))
+	return fmt.Errorf("it is damaged (%s): nothing was touched; move it away to have every file of the tree kept as interrupted", api.OneLine(err))
 }
 
 // close ends the syncer after a last checkpoint and closes the database.
@@ -409,7 +410,7 @@ func (j *journal) touched(key backing.Key, mtime int64) error {
 
 // completing records that Complete is called for the Upload, which was created
 // then: from now on it may be a File.
-func (j *journal) completing(uploadID string, spec Spec, created time.Time) error {
+func (j *journal) completing(uploadID string, spec api.Spec, created time.Time) error {
 	return j.exec(`INSERT OR REPLACE INTO completing (upload_id, filename, purpose, declared, since) VALUES (?,?,?,?,?)`,
 		uploadID, spec.Filename, spec.Purpose, spec.Bytes, created.UnixNano())
 }
@@ -421,7 +422,7 @@ func (j *journal) completed(uploadID string) error {
 
 // rivals is how many other Uploads, created since then, a File of this spec could
 // have come from.
-func (j *journal) rivals(uploadID string, spec Spec, since time.Time) (n int, err error) {
+func (j *journal) rivals(uploadID string, spec api.Spec, since time.Time) (n int, err error) {
 	err = j.read.QueryRow(`SELECT count(*) FROM completing WHERE upload_id <> ? AND filename=? AND purpose=? AND declared=? AND since >= ?`,
 		uploadID, spec.Filename, spec.Purpose, spec.Bytes, since.UnixNano()).Scan(&n)
 	if err != nil {
@@ -484,9 +485,9 @@ func journalError(err error) error {
 	if errors.As(err, &e) {
 		switch e.Code() & 0xff {
 		case sqlite3.SQLITE_FULL:
-			return localError("journal", errors.Join(syscall.ENOSPC, err))
+			return api.LocalError("journal", errors.Join(syscall.ENOSPC, err))
 		case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY:
-			return localError("journal", errors.Join(syscall.EIO, err))
+			return api.LocalError("journal", errors.Join(syscall.EIO, err))
 		}
 	}
 	return fmt.Errorf("journal: %w", err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -29,9 +30,9 @@ func TestJournalRoundTrip(t *testing.T) {
 	full := &record{
 		key: backing.Key{Ino: 1<<64 - 1, Birth: -5}, path: "a/\xff%_?\n", state: StateRetrying, since: time.Unix(0, 1234567890123456789),
 		open: true, size: 1 << 40, mtime: -3,
-		spec:   Spec{Filename: "f", Purpose: "batch", MimeType: "text/jsonl", Bytes: 77, Expires: 2 * time.Hour},
-		upload: Upload{ID: "upload_1", ExpiresAt: time.Unix(7, 8)}, created: time.Unix(5, 6), completing: true,
-		fileID: "file-1", md5: "0123", err: "an error", kind: Quota, superseded: []string{`file-"quoted"`, "file-0"},
+		spec:   api.Spec{Filename: "f", Purpose: "batch", MimeType: "text/jsonl", Bytes: 77, Expires: 2 * time.Hour},
+		upload: api.Upload{ID: "upload_1", ExpiresAt: time.Unix(7, 8)}, created: time.Unix(5, 6), completing: true,
+		fileID: "file-1", md5: "0123", err: "an error", kind: api.Quota, superseded: []string{`file-"quoted"`, "file-0"},
 	}
 	bare := &record{key: backing.Key{Ino: 2}, path: "b", state: StateEmpty, since: time.Unix(1, 0)}
 	parts := []partRecord{{0, 10, 1<<32 - 1, "p0"}, {10, 5, 0, "p1"}}
@@ -246,7 +247,7 @@ func TestAFullDiskIsTheWriters(t *testing.T) {
 		err = j.put(&record{key: backing.Key{Ino: uint64(i)}, path: "some/path/or/other", state: StateWriting})
 	}
 	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.Equal(t, Local, KindOf(err))
+	require.Equal(t, api.Local, api.KindOf(err))
 
 	// A file that cannot be recorded is not lost, and a transaction that
 	// fails half way leaves none open.

@@ -7,34 +7,9 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"uploadfs/uploader/api"
 )
-
-// outcomeCheck is the context key under which a session offers to look whether a
-// Complete whose answer was lost has been carried out.
-type outcomeCheck struct{}
-
-// WithOutcomeCheck returns a context whose Complete, when its answer is lost,
-// can be told whether the File exists. Only the caller knows which Files are
-// other content's, so only it can tell. check returns the File if it is there;
-// an error ends the Complete with it.
-func WithOutcomeCheck(ctx context.Context, check func(context.Context) (file File, found bool, err error)) context.Context {
-	return context.WithValue(ctx, outcomeCheck{}, check)
-}
-
-// OffersOutcome reports whether ctx comes from [WithOutcomeCheck].
-func OffersOutcome(ctx context.Context) bool {
-	return ctx.Value(outcomeCheck{}) != nil
-}
-
-// CheckOutcome asks what [WithOutcomeCheck] has put into ctx whether the File
-// exists; not found where nothing was put there.
-func CheckOutcome(ctx context.Context) (file File, found bool, err error) {
-	check, ok := ctx.Value(outcomeCheck{}).(func(context.Context) (File, bool, error))
-	if !ok {
-		return File{}, false, nil
-	}
-	return check(ctx)
-}
 
 // rivalry is how much older an Upload can be that has led to a File only now: its
 // life, and as long for its Complete. Both creations are by the API's clock.
@@ -48,7 +23,7 @@ const clockSkew = time.Minute
 // not end it: whether it came too late is for the API to say, and to give up a
 // Complete whose outcome is not known could lead to a second File.
 func (s *session) checked(x *transfer) context.Context {
-	return WithOutcomeCheck(s.noted(x.life, x), func(ctx context.Context) (File, bool, error) {
+	return api.WithOutcomeCheck(s.noted(x.life, x), func(ctx context.Context) (api.File, bool, error) {
 		return s.u.lookFor(ctx, x.upload.ID, x.spec, x.created)
 	})
 }
@@ -63,12 +38,12 @@ var errSeveral = errors.New("several Files could be the result")
 // it.
 type turns struct {
 	mu    sync.Mutex
-	taken map[Spec]chan struct{} // closed when the turn is over
+	taken map[api.Spec]chan struct{} // closed when the turn is over
 }
 
 // take waits for a turn. The caller ends it when the journal has the File.
-func (t *turns) take(ctx context.Context, spec Spec) (end func(), err error) {
-	spec = Spec{Filename: spec.Filename, Purpose: spec.Purpose, Bytes: spec.Bytes}
+func (t *turns) take(ctx context.Context, spec api.Spec) (end func(), err error) {
+	spec = api.Spec{Filename: spec.Filename, Purpose: spec.Purpose, Bytes: spec.Bytes}
 	for {
 		t.mu.Lock()
 		other := t.taken[spec]
@@ -108,17 +83,17 @@ func listed(ids []string) string {
 // its name, size and purpose, made since then, that no other content of the mount
 // has a claim to. Several leave no way to tell, and taking the wrong one would be
 // a lie. While it cannot tell, its error has [ErrOutcomeUnknown] in its chain.
-func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, created time.Time) (File, bool, error) {
+func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, created time.Time) (api.File, bool, error) {
 	files, err := u.opts.Backend.FindFiles(ctx, spec, created.Add(-clockSkew))
 	if err != nil {
-		return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
+		return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
 	}
-	var free []File
+	var free []api.File
 	var ids []string
 	for _, f := range files {
 		claimed, err := u.journal.claimed(f.ID)
 		if err != nil {
-			return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
+			return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
 		}
 		if !claimed {
 			free, ids = append(free, f), append(ids, f.ID)
@@ -126,20 +101,20 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec Spec, crea
 	}
 	rivals, err := u.journal.rivals(uploadID, spec, created.Add(-rivalry))
 	if err != nil {
-		return File{}, false, fmt.Errorf("%w; %w", err, ErrOutcomeUnknown)
+		return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
 	}
-	unclear := &Error{Op: "complete", UploadID: uploadID, Kind: Refused}
+	unclear := &api.Error{Op: "complete", UploadID: uploadID, Kind: api.Refused}
 	switch {
 	case len(free) == 0:
-		return File{}, false, nil
+		return api.File{}, false, nil
 	case len(free) > 1:
-		unclear.Err = errors.Join(errSeveral, ErrOutcomeUnknown)
+		unclear.Err = errors.Join(errSeveral, api.ErrOutcomeUnknown)
 		unclear.Message = "its answer was lost and several Files could be the result: delete all but one at the API and retry: " + listed(ids)
-		return File{}, false, unclear
+		return api.File{}, false, unclear
 	case rivals > 0:
-		unclear.Err = ErrOutcomeUnknown
+		unclear.Err = api.ErrOutcomeUnknown
 		unclear.Message = fmt.Sprintf("its answer was lost, and %s may be its result or that of another Upload of the same name and size: `uploadfs retry` sends it again", ids[0])
-		return File{}, false, unclear
+		return api.File{}, false, unclear
 	}
 	u.log.Info("the answer to complete was lost, and the File is there", "upload", uploadID, "file", free[0].ID)
 	return free[0], true, nil

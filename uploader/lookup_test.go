@@ -14,34 +14,35 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/retry"
-	"uploadfs/uploader/uploadertest"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/api/retry"
 )
 
 func TestTheAnswerToCompleteIsLost(t *testing.T) {
 	t.Run("it was not carried out", func(t *testing.T) {
 		w := newWorld(t)
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 		require.NoError(t, w.put("f", data(3*chunk, 1)))
 		w.uploaded("f")
-		require.Equal(t, 2, w.mem.Counts().Calls[uploadertest.OpComplete])
+		require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete])
 		require.Len(t, w.mem.Files(), 1)
 	})
 	t.Run("it was carried out", func(t *testing.T) {
 		w := newWorld(t)
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
-		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.ServerError())
+		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
+		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.ServerError())
 		require.NoError(t, w.put("f", data(3*chunk, 1)))
 		w.uploaded("f")
-		require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
+		require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
 		require.Len(t, w.mem.Files(), 1)
 	})
 	t.Run("several could be the result", func(t *testing.T) {
 		w := newWorld(t)
 		strangers := w.stranger("f", data(3*chunk, 9))
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
+		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		err := w.put("f", data(3*chunk, 1))
-		require.Equal(t, uploader.Refused, uploader.KindOf(err))
+		require.Equal(t, api.Refused, api.KindOf(err))
 		st := w.noResult("f")
 		require.Equal(t, uploader.StateFailed, st.State)
 		require.Contains(t, st.Error, strangers.ID)
@@ -53,15 +54,15 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		w.remount()
 		w.settle()
 		require.Equal(t, uploader.StateFailed, w.status("f").State)
-		require.Equal(t, 2, w.mem.Counts().Calls[uploadertest.OpComplete], "the stranger's and ours")
+		require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete], "the stranger's and ours")
 		require.Len(t, w.mem.Files(), 2)
 		require.NoError(t, w.put("f", data(3*chunk, 2)))
 		w.uploaded("f")
 	})
 	t.Run("its File was deleted since", func(t *testing.T) {
 		w := newWorld(t)
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
-		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.Denied())
+		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
+		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.Denied())
 		require.Error(t, w.put("f", data(3*chunk, 1)))
 		deleted := w.mem.Files()[0].ID
 		w.stop()
@@ -78,10 +79,10 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 	t.Run("it could be that of another Upload", func(t *testing.T) {
 		w := newWorld(t)
 		require.NoError(t, os.Mkdir(w.path("d"), 0o700))
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
-		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.Denied())
+		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
+		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.Denied())
 		require.Error(t, w.put("d/f", data(3*chunk, 1)))
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
+		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		require.Error(t, w.put("f", data(3*chunk, 2)))
 		require.Contains(t, w.noResult("f").Error, w.mem.Files()[0].ID)
 		for _, name := range []string{"f", "d/f"} {
@@ -92,33 +93,33 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 	})
 	t.Run("nobody may look", func(t *testing.T) {
 		w := newWorld(t)
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken())
-		w.mem.Fail(uploadertest.OpFind, uploadertest.Before, uploadertest.Denied())
-		require.Equal(t, uploader.Denied, uploader.KindOf(w.put("f", data(3*chunk, 1))))
+		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
+		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.Denied())
+		require.Equal(t, api.Denied, api.KindOf(w.put("f", data(3*chunk, 1))))
 		require.True(t, w.up.Completing(w.key("f")))
 		require.NoError(t, w.up.Retry("f"))
 		w.settle()
 		w.uploaded("f")
-		require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
+		require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
 	})
 }
 
 // without is an API at which a File has been deleted.
 type without struct {
-	uploader.Backend
+	api.Backend
 	id string
 }
 
-func (w without) FindFiles(ctx context.Context, spec uploader.Spec, since time.Time) ([]uploader.File, error) {
+func (w without) FindFiles(ctx context.Context, spec api.Spec, since time.Time) ([]api.File, error) {
 	files, err := w.Backend.FindFiles(ctx, spec, since)
-	return slices.DeleteFunc(files, func(f uploader.File) bool { return f.ID == w.id }), err
+	return slices.DeleteFunc(files, func(f api.File) bool { return f.ID == w.id }), err
 }
 
 // stranger is a File that somebody else has uploaded.
-func (w *world) stranger(name string, content []byte) uploader.File {
+func (w *world) stranger(name string, content []byte) api.File {
 	w.t.Helper()
 	ctx := context.Background()
-	up, err := w.mem.Create(ctx, uploader.Spec{Filename: name, Purpose: uploader.DefaultPurpose, MimeType: "text/plain", Bytes: int64(len(content))})
+	up, err := w.mem.Create(ctx, api.Spec{Filename: name, Purpose: uploader.DefaultPurpose, MimeType: "text/plain", Bytes: int64(len(content))})
 	require.NoError(w.t, err)
 	id, err := w.mem.AddPart(ctx, up.ID, section(content))
 	require.NoError(w.t, err)
@@ -166,7 +167,7 @@ func TestALostAnswerIsNeverAnotherContentsFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			before(w)
-			w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+			w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 			require.NoError(t, w.put("f", data(3*chunk, 2)))
 			w.uploaded("f")
 		})
@@ -175,9 +176,9 @@ func TestALostAnswerIsNeverAnotherContentsFile(t *testing.T) {
 
 // deaf completes whatever happens to the context, as an API does whose answer
 // arrives at the same moment.
-type deaf struct{ uploader.Backend }
+type deaf struct{ api.Backend }
 
-func (d deaf) Complete(ctx context.Context, id string, parts []string, md5 string) (uploader.File, error) {
+func (d deaf) Complete(ctx context.Context, id string, parts []string, md5 string) (api.File, error) {
 	return d.Backend.Complete(context.WithoutCancel(ctx), id, parts, md5)
 }
 
@@ -191,7 +192,7 @@ func TestCompletedAlthoughItWasGivenUp(t *testing.T) {
 			w.stop()
 			w.opts.Backend = retry.New(deaf{w.mem}, retry.Options{First: 1})
 			w.start()
-			gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
+			gate := w.mem.Hold(apitest.OpComplete, apitest.After)
 			f := w.openFile("f")
 			f.replace(data(3*chunk, 1))
 			f.CommitLater()
@@ -202,7 +203,7 @@ func TestCompletedAlthoughItWasGivenUp(t *testing.T) {
 			w.idle(0)
 			require.Len(t, w.mem.Files(), 1)
 
-			w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+			w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 			require.NoError(t, w.put("f", data(3*chunk, 2)))
 			w.uploaded("f")
 		})
@@ -213,8 +214,8 @@ func TestFilesThatOnlyTheirContentTellsApart(t *testing.T) {
 	w := newWorld(t)
 	dirs := []string{"a", "b", "c", "d"}
 	var answers []*answer
-	w.mem.Fail(uploadertest.OpComplete, uploadertest.After, uploadertest.Broken(), nil, uploadertest.Broken())
-	w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, nil, uploadertest.Broken(), nil)
+	w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken(), nil, apitest.Broken())
+	w.mem.Fail(apitest.OpComplete, apitest.Before, nil, apitest.Broken(), nil)
 	for i, d := range dirs {
 		require.NoError(t, os.Mkdir(w.path(d), 0o700))
 		f := w.openFile(d + "/same")
@@ -226,7 +227,7 @@ func TestFilesThatOnlyTheirContentTellsApart(t *testing.T) {
 		w.uploaded(d + "/same")
 	}
 	require.Len(t, w.mem.Files(), len(dirs))
-	require.Equal(t, 1, w.mem.Counts().Peak[uploadertest.OpComplete])
+	require.Equal(t, 1, w.mem.Counts().Peak[apitest.OpComplete])
 }
 
 func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
@@ -243,9 +244,9 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 			w.start()
 		},
 	} {
-		held := func(t *testing.T, stage uploadertest.Stage) *world {
+		held := func(t *testing.T, stage apitest.Stage) *world {
 			w := newWorld(t)
-			gate := w.mem.Hold(uploadertest.OpComplete, stage)
+			gate := w.mem.Hold(apitest.OpComplete, stage)
 			f := w.openFile("f")
 			f.replace(data(3*chunk, 1))
 			f.CommitLater()
@@ -255,34 +256,34 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 			return w
 		}
 		restart := func(w *world, meanwhile ...func()) {
-			end(w, append(meanwhile, func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.After).Open() },
-				func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.Before).Open() })...)
+			end(w, append(meanwhile, func() { w.mem.Hold(apitest.OpComplete, apitest.After).Open() },
+				func() { w.mem.Hold(apitest.OpComplete, apitest.Before).Open() })...)
 			w.settle()
 		}
 		t.Run(name+", carried out", func(t *testing.T) {
-			w := held(t, uploadertest.After)
+			w := held(t, apitest.After)
 			restart(w)
 			w.uploaded("f")
-			require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
+			require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
 			require.Equal(t, 3, w.mem.Counts().Parts)
 			require.Len(t, w.mem.Files(), 1)
 		})
 		t.Run(name+", carried out, and the Upload has expired", func(t *testing.T) {
-			w := held(t, uploadertest.After)
+			w := held(t, apitest.After)
 			restart(w, func() { require.NoError(t, uploader.AgeUploads(w.opts.StateDir)) })
 			w.uploaded("f")
 			require.Equal(t, 1, w.mem.Counts().Created)
 			require.Len(t, w.mem.Files(), 1)
 		})
 		t.Run(name+", not carried out", func(t *testing.T) {
-			w := held(t, uploadertest.Before)
+			w := held(t, apitest.Before)
 			restart(w)
 			w.uploaded("f")
 			require.Equal(t, 3, w.mem.Counts().Parts, "they are there already")
 			require.Equal(t, 1, w.mem.Counts().Created)
 		})
 		t.Run(name+", not carried out, and the Upload has expired", func(t *testing.T) {
-			w := held(t, uploadertest.Before)
+			w := held(t, apitest.Before)
 			restart(w, func() {
 				require.NoError(t, uploader.AgeUploads(w.opts.StateDir))
 				w.mem.Expire("upload_0001")
@@ -292,7 +293,7 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 			require.Len(t, w.mem.Files(), 1)
 		})
 		t.Run(name+", carried out, and changed behind the mount", func(t *testing.T) {
-			w := held(t, uploadertest.After)
+			w := held(t, apitest.After)
 			restart(w, func() { require.NoError(t, os.WriteFile(w.path("f"), data(3*chunk, 2), 0o600)) })
 			w.uploaded("f")
 			require.Len(t, w.mem.Files(), 2)
@@ -302,13 +303,13 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 
 func TestChangedWhileTheAnswerToCompleteIsUnknown(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
+	gate := w.mem.Hold(apitest.OpComplete, apitest.After)
 	f := w.openFile("f")
 	f.replace(data(3*chunk, 1))
 	f.CommitLater()
 	gate.Await(t, 1)
 	f.writeAt(0, []byte("another content of the same size"))
-	w.crash(func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.After).Open() })
+	w.crash(func() { w.mem.Hold(apitest.OpComplete, apitest.After).Open() })
 	require.Equal(t, uploader.StateInterrupted, w.status("f").State)
 	require.NoError(t, w.up.Retry("f"))
 	w.settle()
@@ -322,14 +323,14 @@ func TestARivalIsSeenWhateverTheAPIsClock(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 3 * time.Hour} {
 		w := newWorld(t)
 		w.mem.Now = func() time.Time { return time.Now().Add(ahead) }
-		gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
+		gate := w.mem.Hold(apitest.OpComplete, apitest.After)
 		f := w.openFile("f")
 		f.replace(data(3*chunk, 1))
 		f.CommitLater()
 		gate.Await(t, 1)
 		f.writeAt(0, []byte("another content of the same size"))
-		w.crash(func() { w.mem.Hold(uploadertest.OpComplete, uploadertest.After).Open() })
-		w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Broken())
+		w.crash(func() { w.mem.Hold(apitest.OpComplete, apitest.After).Open() })
+		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 		err := w.put("f", data(3*chunk, 2))
 		require.ErrorContains(t, err, "may be its result or that of another Upload", "the API's clock is %v ahead", ahead)
 		require.Equal(t, uploader.StateFailed, w.status("f").State)
@@ -341,14 +342,14 @@ func TestAnOutageLongerThanTheUploadsLife(t *testing.T) {
 	f := w.openFile("f")
 	f.replace(data(3*chunk, 1))
 	answered := false
-	w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
+	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
 		switch {
-		case c.Op == uploadertest.OpComplete && c.Stage == uploadertest.After:
+		case c.Op == apitest.OpComplete && c.Stage == apitest.After:
 			w.mem.Expire(c.UploadID)
-			return uploadertest.Broken()
-		case c.Op == uploadertest.OpFind && c.Stage == uploadertest.Before && !answered:
+			return apitest.Broken()
+		case c.Op == apitest.OpFind && c.Stage == apitest.Before && !answered:
 			answered = true
-			return uploadertest.ServerError()
+			return apitest.ServerError()
 		}
 		return nil
 	})

@@ -12,8 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
 	"uploadfs/uploader/backing"
-	"uploadfs/uploader/uploadertest"
 )
 
 // names sets the policy of a world.
@@ -151,7 +152,7 @@ func TestExcludedFilesAreNeverSent(t *testing.T) {
 
 func TestExcludedWhileItIsSent(t *testing.T) {
 	w := newWorld(t, names(uploader.NamePolicy{Exclude: []string{"*.log"}}))
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("a")
 	f.replace(data(2*chunk, 1))
 	done := f.committing()
@@ -264,13 +265,13 @@ func TestTwoFilesChangePlaces(t *testing.T) {
 
 func TestRemovedWhileItIsSent(t *testing.T) {
 	for name, at := range map[string]struct {
-		op    uploadertest.Op
-		stage uploadertest.Stage
+		op    apitest.Op
+		stage apitest.Stage
 	}{
-		"creating":   {uploadertest.OpCreate, uploadertest.Before},
-		"created":    {uploadertest.OpCreate, uploadertest.After},
-		"sending":    {uploadertest.OpPart, uploadertest.MidBody},
-		"completing": {uploadertest.OpComplete, uploadertest.Before},
+		"creating":   {apitest.OpCreate, apitest.Before},
+		"created":    {apitest.OpCreate, apitest.After},
+		"sending":    {apitest.OpPart, apitest.MidBody},
+		"completing": {apitest.OpComplete, apitest.Before},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -280,7 +281,7 @@ func TestRemovedWhileItIsSent(t *testing.T) {
 			done := f.committing()
 			gate.Await(t, 1)
 			w.remove("f")
-			require.Equal(t, uploader.Removed, uploader.KindOf(done.await(t)))
+			require.Equal(t, api.Removed, api.KindOf(done.await(t)))
 			state, _, err := w.up.Recorded(f.key)
 			require.NoError(t, err)
 			require.Empty(t, state, "the journal has forgotten it")
@@ -314,10 +315,10 @@ func (w *world) remove(rel string) {
 
 func TestTheUploadOfARemovedFileIsCancelled(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	cancelled := make(chan struct{})
-	w.mem.Hook(func(_ context.Context, c uploadertest.Call) error {
-		if c.Op == uploadertest.OpCancel && c.Stage == uploadertest.After {
+	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
+		if c.Op == apitest.OpCancel && c.Stage == apitest.After {
 			close(cancelled)
 		}
 		return nil
@@ -354,7 +355,7 @@ func TestRemovedWithoutASession(t *testing.T) {
 func TestRemovedHeldAndFailedFilesLeaveNothing(t *testing.T) {
 	w := newWorld(t, patient)
 	require.NoError(t, w.put("a.tmp", data(chunk, 1)))
-	w.mem.Fail(uploadertest.OpCreate, uploadertest.Before, refusal())
+	w.mem.Fail(apitest.OpCreate, apitest.Before, refusal())
 	require.Error(t, w.put("b", data(chunk, 1)))
 	f := w.openFile("c")
 	f.replace(data(chunk, 2))
@@ -431,7 +432,7 @@ func TestAnUnnamedFileIsNeverSent(t *testing.T) {
 
 func TestMtimeAloneIsNoChange(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
 	touch := func(at time.Time) {
 		require.NoError(t, w.up.Touch(w.key("f"), func() (int64, error) {
 			return at.UnixNano(), os.Chtimes(w.path("f"), at, at)

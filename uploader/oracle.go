@@ -5,6 +5,8 @@ import (
 	"io"
 	"strconv"
 	"time"
+
+	"uploadfs/uploader/api"
 )
 
 // SizeOracle guesses how large a file will become that somebody is writing. The
@@ -104,7 +106,7 @@ func (s *session) learnNext() bool {
 		return true // much may have happened meanwhile: look again
 	}
 	switch {
-	case !ok || known < s.content.size || known > MaxUpload || s.expected != 0 && s.expected != known:
+	case !ok || known < s.content.size || known > api.MaxUpload || s.expected != 0 && s.expected != known:
 		// What is under way may still turn out right; nothing is added.
 		s.expected, s.guessed = 0, true
 		return false

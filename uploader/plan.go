@@ -1,5 +1,7 @@
 package uploader
 
+import "uploadfs/uploader/api"
+
 // cut plans parts of n bytes for [off, end), the last one shorter.
 func cut(off, end, n int64) []*part {
 	var parts []*part
@@ -29,9 +31,9 @@ func (x *transfer) divide(idle int64) {
 	if left == 0 {
 		return
 	}
-	rounds := (left + idle*MaxPart - 1) / (idle * MaxPart)
+	rounds := (left + idle*api.MaxPart - 1) / (idle * api.MaxPart)
 	size := (left + idle*rounds - 1) / (idle * rounds)
-	size = min(max((size+grain-1)/grain*grain, MinPart), MaxPart)
+	size = min(max((size+grain-1)/grain*grain, api.MinPart), api.MaxPart)
 	var parts []*part
 	for i := 0; i < len(x.parts); {
 		if !x.parts[i].free() {

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"uploadfs/uploader/api"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -15,7 +17,7 @@ func planned(t *testing.T, x *transfer) {
 	for _, p := range x.parts {
 		require.Equal(t, end, p.off)
 		require.Positive(t, p.n)
-		require.LessOrEqual(t, p.n, int64(MaxPart))
+		require.LessOrEqual(t, p.n, int64(api.MaxPart))
 		end += p.n
 	}
 	require.Equal(t, x.spec.Bytes, end)
@@ -30,9 +32,9 @@ func TestDividedPartsKeepEverySlotBusy(t *testing.T) {
 		{64*mib + 1, 8, 8, 9 * mib},
 		{512 * mib, 8, 8, 64 * mib},
 		{513 * mib, 8, 16, 33 * mib},
-		{MaxUpload, 1, 128, 64 * mib},
+		{api.MaxUpload, 1, 128, 64 * mib},
 	} {
-		x := &transfer{spec: Spec{Bytes: c.size}, parts: cut(0, c.size, MaxPart)}
+		x := &transfer{spec: api.Spec{Bytes: c.size}, parts: cut(0, c.size, api.MaxPart)}
 		x.divide(c.slots)
 		planned(t, x)
 		require.Len(t, x.parts, int(c.parts), "%d bytes", c.size)
@@ -44,7 +46,7 @@ func TestDividingLeavesWhatIsSentAlone(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for range 500 {
 		size := 1 + r.Int64N(3<<30)
-		x := &transfer{spec: Spec{Bytes: size}, parts: cut(0, size, MaxPart)}
+		x := &transfer{spec: api.Spec{Bytes: size}, parts: cut(0, size, api.MaxPart)}
 		kept := map[*part]part{}
 		for range 2 {
 			for _, p := range x.parts {
@@ -77,7 +79,7 @@ func TestResumedPartsMayHaveAnySize(t *testing.T) {
 	for range 500 {
 		const chunk = 100
 		size := 1 + r.Int64N(5000)
-		x := &transfer{spec: Spec{Bytes: size}}
+		x := &transfer{spec: api.Spec{Bytes: size}}
 		var known []partRecord
 		for off := r.Int64N(300); off < size; off += r.Int64N(300) {
 			known = append(known, partRecord{off, r.Int64N(300), 7, "part"})

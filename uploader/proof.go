@@ -4,6 +4,8 @@ import (
 	"context"
 	"hash/crc32"
 	"io"
+
+	"uploadfs/uploader/api"
 )
 
 // equals reports whether the bytes [off, off+n) of file have this CRC-32C. They do
@@ -22,7 +24,7 @@ func equals(ctx context.Context, file io.ReaderAt, off, n int64, want uint32) (b
 			return false, nil
 		}
 		if err != nil && err != io.EOF {
-			return false, localError("read", err)
+			return false, api.LocalError("read", err)
 		}
 	}
 	return crc == want, nil

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -40,7 +41,7 @@ type Put struct {
 // defaults; its Bytes are the file's own. file is open for reading only and stays
 // the caller's. The Uploader has no tree ([Options]). Two processes must not put
 // one file with one journal at the same time.
-func (u *Uploader) OpenPut(file *os.File, spec Spec) (*Put, error) {
+func (u *Uploader) OpenPut(file *os.File, spec api.Spec) (*Put, error) {
 	key, err := putKey(file)
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func (u *Uploader) pinPut(key backing.Key, name string) (*session, error) {
 	}
 	if busy {
 		u.mu.Unlock()
-		return nil, localError("put", errors.New("the file is already being sent"))
+		return nil, api.LocalError("put", errors.New("the file is already being sent"))
 	}
 	u.putting[key] = true
 	delete(u.sessions, key)
@@ -109,10 +110,10 @@ func (u *Uploader) unpinPut(key backing.Key) {
 func putKey(file *os.File) (backing.Key, error) {
 	info, err := backing.StatFd(int(file.Fd()))
 	if err != nil {
-		return backing.Key{}, localError("stat", err)
+		return backing.Key{}, api.LocalError("stat", err)
 	}
 	if !info.Regular() {
-		return backing.Key{}, localError("put", errors.New("not a regular file"))
+		return backing.Key{}, api.LocalError("put", errors.New("not a regular file"))
 	}
 	key := info.Key
 	if fi, err := file.Stat(); err == nil {
@@ -126,14 +127,14 @@ func putKey(file *os.File) (backing.Key, error) {
 
 // beginPut takes the file in, and what the journal knows of it if that is still
 // true. mu is held.
-func (s *session) beginPut(file *os.File, spec Spec) error {
+func (s *session) beginPut(file *os.File, spec api.Spec) error {
 	if err := s.adopt(file); err != nil {
 		return err
 	}
 	s.writers++ // it is looked at as a file in passthrough is, until Close
 	info, err := backing.StatFd(int(s.file.Fd()))
 	if err != nil {
-		return localError("stat", err)
+		return api.LocalError("stat", err)
 	}
 	s.sight = &sight{seen: info, base: info.Size, hole: info.Size}
 	s.watch()
@@ -172,7 +173,7 @@ func (s *session) equalsParts() (bool, error) {
 
 // declaration is what the content is declared as: what was asked for where
 // somebody puts the file, else what its name and attributes say.
-func (s *session) declaration(path string, size int64) Spec {
+func (s *session) declaration(path string, size int64) api.Spec {
 	if s.put == nil {
 		return s.u.spec(path, size)
 	}

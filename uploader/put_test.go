@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/uploadertest"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
 )
 
 // newPutWorld is a world without a tree. Its files lie anywhere.
@@ -30,7 +31,7 @@ func (w *world) userFile(name string, content []byte) string {
 }
 
 // openPut prepares a put that is closed with the test, if not before.
-func (w *world) openPut(path string, spec uploader.Spec) *uploader.Put {
+func (w *world) openPut(path string, spec api.Spec) *uploader.Put {
 	w.t.Helper()
 	f, err := os.Open(path)
 	require.NoError(w.t, err)
@@ -47,7 +48,7 @@ func run(p *uploader.Put) (*uploader.Status, error) {
 }
 
 // putWhole puts a file and leaves its result in the journal.
-func (w *world) putWhole(path string, spec uploader.Spec) *uploader.Status {
+func (w *world) putWhole(path string, spec api.Spec) *uploader.Status {
 	w.t.Helper()
 	p := w.openPut(path, spec)
 	defer p.Close()
@@ -69,7 +70,7 @@ func TestPut(t *testing.T) {
 	w := newPutWorld(t)
 	content := data(3*chunk+5, 1)
 	path := w.userFile("train.jsonl", content)
-	p := w.openPut(path, uploader.Spec{})
+	p := w.openPut(path, api.Spec{})
 	_, err := os.Stat(path)
 	require.NoError(t, err)
 	st, err := run(p)
@@ -86,7 +87,7 @@ func TestPut(t *testing.T) {
 	w.idle(0)
 
 	// What was passed on is forgotten: another put is another File.
-	again := w.putWhole(path, uploader.Spec{Filename: "b\xff", Purpose: "batch", MimeType: "text/plain"})
+	again := w.putWhole(path, api.Spec{Filename: "b\xff", Purpose: "batch", MimeType: "text/plain"})
 	require.NotEqual(t, st.FileID, again.FileID)
 	require.Equal(t, "b\uFFFD", again.Filename)
 	require.Equal(t, "batch", again.Purpose)
@@ -97,32 +98,32 @@ func TestPutAttributesAreNotRead(t *testing.T) {
 	w := newPutWorld(t)
 	path := w.userFile("f", data(10, 1))
 	require.NoError(t, unix.Setxattr(path, uploader.AttrPrefix+uploader.AttrPurpose, []byte("evals"), 0))
-	require.Equal(t, uploader.DefaultPurpose, w.putWhole(path, uploader.Spec{}).Purpose)
+	require.Equal(t, uploader.DefaultPurpose, w.putWhole(path, api.Spec{}).Purpose)
 }
 
 func TestPutResultNotPassedOn(t *testing.T) {
 	w := newPutWorld(t)
 	path := w.userFile("f", data(3*chunk, 1))
-	first := w.putWhole(path, uploader.Spec{})
+	first := w.putWhole(path, api.Spec{})
 	w.crash()
-	again := w.putWhole(path, uploader.Spec{})
+	again := w.putWhole(path, api.Spec{})
 	require.Equal(t, first.FileID, again.FileID)
 	require.Equal(t, first.PartIDs, again.PartIDs)
 	require.Len(t, w.mem.Files(), 1)
 
-	other := w.putWhole(path, uploader.Spec{Purpose: "evals"})
+	other := w.putWhole(path, api.Spec{Purpose: "evals"})
 	require.NotEqual(t, first.FileID, other.FileID)
 	changed := data(3*chunk, 2)
 	require.NoError(t, os.WriteFile(path, changed, 0o600))
-	w.stored(w.putWhole(path, uploader.Spec{Purpose: "evals"}), changed)
+	w.stored(w.putWhole(path, api.Spec{Purpose: "evals"}), changed)
 	require.Len(t, w.mem.Files(), 3)
 }
 
 // cutOff puts a file until n of its parts are acknowledged, and then kills the
 // process.
-func (w *world) cutOff(path string, spec uploader.Spec, n int, meanwhile ...func()) {
+func (w *world) cutOff(path string, spec api.Spec, n int, meanwhile ...func()) {
 	w.t.Helper()
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	p := w.openPut(path, spec)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	ended := make(chan error, 1)
@@ -140,16 +141,16 @@ func (w *world) cutOff(path string, spec uploader.Spec, n int, meanwhile ...func
 	p.Close()
 	w.crash(meanwhile...)
 	gate.Open()
-	w.mem.Hold(uploadertest.OpPart, uploadertest.Before).Open()
+	w.mem.Hold(apitest.OpPart, apitest.Before).Open()
 }
 
 func TestPutGoesOn(t *testing.T) {
 	w := newPutWorld(t)
 	content := data(5*chunk, 1)
 	path := w.userFile("f", content)
-	w.cutOff(path, uploader.Spec{}, 2)
+	w.cutOff(path, api.Spec{}, 2)
 	before := w.mem.Counts()
-	p := w.openPut(path, uploader.Spec{})
+	p := w.openPut(path, api.Spec{})
 	require.Equal(t, 2, p.Status().Acked)
 	st, err := run(p)
 	p.Close()
@@ -163,14 +164,14 @@ func TestPutGoesOnWithWhatStillMatches(t *testing.T) {
 	w := newPutWorld(t)
 	content := data(5*chunk, 1)
 	path := w.userFile("f", content)
-	w.cutOff(path, uploader.Spec{}, 4, func() {
+	w.cutOff(path, api.Spec{}, 4, func() {
 		for i := 0; i < len(content); i += 2 * chunk {
 			content[i] ^= 1
 		}
 		require.NoError(t, os.WriteFile(path, content, 0o600))
 	})
 	before := w.mem.Counts()
-	w.stored(w.putWhole(path, uploader.Spec{}), content)
+	w.stored(w.putWhole(path, api.Spec{}), content)
 	require.Equal(t, 1, w.mem.Counts().Created)
 	// Which of the five have not been sent is chance.
 	require.Contains(t, []int{before.Parts + 3, before.Parts + 4}, w.mem.Counts().Parts)
@@ -178,10 +179,10 @@ func TestPutGoesOnWithWhatStillMatches(t *testing.T) {
 
 func TestPutBeginsAnew(t *testing.T) {
 	for name, c := range map[string]struct {
-		spec      uploader.Spec
+		spec      api.Spec
 		meanwhile func(path string)
 	}{
-		"declared otherwise": {spec: uploader.Spec{Filename: "g"}},
+		"declared otherwise": {spec: api.Spec{Filename: "g"}},
 		"another size": {meanwhile: func(path string) {
 			require.NoError(t, os.WriteFile(path, data(4*chunk, 1), 0o600))
 		}},
@@ -189,7 +190,7 @@ func TestPutBeginsAnew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newPutWorld(t)
 			path := w.userFile("f", data(5*chunk, 1))
-			w.cutOff(path, uploader.Spec{}, 2)
+			w.cutOff(path, api.Spec{}, 2)
 			if c.meanwhile != nil {
 				c.meanwhile(path)
 			}
@@ -229,8 +230,8 @@ func TestPutOfWhatChanges(t *testing.T) {
 			f, err := os.OpenFile(path, os.O_WRONLY, 0)
 			require.NoError(t, err)
 			defer f.Close()
-			gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
-			p := w.openPut(path, uploader.Spec{})
+			gate := w.mem.Hold(apitest.OpPart, apitest.Before)
+			p := w.openPut(path, api.Spec{})
 			ended := make(chan error, 1)
 			go func() {
 				_, err := run(p)
@@ -244,19 +245,19 @@ func TestPutOfWhatChanges(t *testing.T) {
 			require.Empty(t, w.mem.Files())
 
 			w.remount()
-			w.stored(w.putWhole(path, uploader.Spec{}), content)
+			w.stored(w.putWhole(path, api.Spec{}), content)
 			require.Len(t, w.mem.Files(), 1)
 		})
 	}
 }
 
 func TestPutOfWhatChangesAtItsEnd(t *testing.T) {
-	for _, stage := range []uploadertest.Stage{uploadertest.Before, uploadertest.After} {
+	for _, stage := range []apitest.Stage{apitest.Before, apitest.After} {
 		w := newPutWorld(t)
 		content := data(2*chunk, 1)
 		path := w.userFile("f", content)
-		gate := w.mem.Hold(uploadertest.OpComplete, stage)
-		p := w.openPut(path, uploader.Spec{})
+		gate := w.mem.Hold(apitest.OpComplete, stage)
+		p := w.openPut(path, api.Spec{})
 		type result struct {
 			st  *uploader.Status
 			err error
@@ -280,22 +281,22 @@ func TestPutOfWhatChangesAtItsEnd(t *testing.T) {
 func TestPutSaysWhyItFailed(t *testing.T) {
 	w := newPutWorld(t)
 	path := w.userFile("f", data(3*chunk, 1))
-	w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Quota())
-	p := w.openPut(path, uploader.Spec{})
+	w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Quota())
+	p := w.openPut(path, api.Spec{})
 	_, err := run(p)
-	require.Equal(t, uploader.Quota, uploader.KindOf(err))
+	require.Equal(t, api.Quota, api.KindOf(err))
 	p.Close()
 	// Nothing has to be sent again.
 	before := w.mem.Counts().Parts
-	w.putWhole(path, uploader.Spec{})
+	w.putWhole(path, api.Spec{})
 	require.Equal(t, before, w.mem.Counts().Parts)
 }
 
 func TestPutWhoseAnswerWasLostWithTheProcess(t *testing.T) {
 	w := newPutWorld(t)
 	path := w.userFile("f", data(3*chunk, 1))
-	gate := w.mem.Hold(uploadertest.OpComplete, uploadertest.After)
-	p := w.openPut(path, uploader.Spec{})
+	gate := w.mem.Hold(apitest.OpComplete, apitest.After)
+	p := w.openPut(path, api.Spec{})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
@@ -308,29 +309,29 @@ func TestPutWhoseAnswerWasLostWithTheProcess(t *testing.T) {
 	p.Close()
 	w.crash()
 	gate.Open()
-	st := w.putWhole(path, uploader.Spec{})
+	st := w.putWhole(path, api.Spec{})
 	require.Len(t, w.mem.Files(), 1)
 	require.Equal(t, w.mem.Files()[0].ID, st.FileID)
-	require.Equal(t, 1, w.mem.Counts().Calls[uploadertest.OpComplete])
+	require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
 }
 
 func TestPutOneAtATime(t *testing.T) {
 	w := newPutWorld(t)
 	path := w.userFile("f", data(10, 1))
-	p := w.openPut(path, uploader.Spec{})
+	p := w.openPut(path, api.Spec{})
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	defer f.Close()
-	_, err = w.up.OpenPut(f, uploader.Spec{})
+	_, err = w.up.OpenPut(f, api.Spec{})
 	require.ErrorContains(t, err, "already being sent")
 	p.Close()
-	p, err = w.up.OpenPut(f, uploader.Spec{})
+	p, err = w.up.OpenPut(f, api.Spec{})
 	require.NoError(t, err)
 	p.Close()
 
 	dir, err := os.Open(t.TempDir())
 	require.NoError(t, err)
 	defer dir.Close()
-	_, err = w.up.OpenPut(dir, uploader.Spec{})
+	_, err = w.up.OpenPut(dir, api.Spec{})
 	require.ErrorContains(t, err, "not a regular file")
 }

@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/uploadertest"
+	"uploadfs/uploader/api/apitest"
 )
 
 // identity is the number of a file of the random test, with which its content
@@ -106,26 +106,26 @@ func TestRandomWritersAndFaults(t *testing.T) {
 
 // weather makes calls of the API fail.
 type weather struct {
-	mem *uploadertest.Memory
+	mem *apitest.Memory
 
 	mu sync.Mutex // guards r
 	r  *rand.Rand
 }
 
-func (f *weather) strike(_ context.Context, c uploadertest.Call) error {
+func (f *weather) strike(_ context.Context, c apitest.Call) error {
 	f.mu.Lock()
 	chance := f.r.IntN(1000)
 	f.mu.Unlock()
 	switch {
 	case chance < 60:
-		return uploadertest.ServerError()
+		return apitest.ServerError()
 	case chance < 120:
-		return uploadertest.Broken()
-	case chance < 125 && c.Stage == uploadertest.Before && c.Op != uploadertest.OpFind:
-		return uploadertest.RateLimit(time.Millisecond)
-	case chance < 130 && c.Op == uploadertest.OpPart:
+		return apitest.Broken()
+	case chance < 125 && c.Stage == apitest.Before && c.Op != apitest.OpFind:
+		return apitest.RateLimit(time.Millisecond)
+	case chance < 130 && c.Op == apitest.OpPart:
 		f.mem.Expire(c.UploadID)
-	case chance < 133 && c.Stage == uploadertest.Before:
+	case chance < 133 && c.Stage == apitest.Before:
 		return refusal()
 	}
 	return nil

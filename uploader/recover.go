@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -98,14 +99,14 @@ func (u *Uploader) resume(r *record, f found) error {
 	case StateInterrupted:
 		return u.load(r, nil)
 	case StateFailed:
-		if r.kind == Damaged {
+		if r.kind == api.Damaged {
 			return u.load(r, nil)
 		}
 	}
 	if !same {
 		return u.keep(r, f, "its content changed while it was not mounted")
 	}
-	r.err, r.kind = "", Transient
+	r.err, r.kind = "", api.Transient
 	return u.load(r, func(s *session) {
 		s.renamed() // which names are held or excluded may be other ones now
 		switch {
@@ -162,7 +163,7 @@ func (u *Uploader) keep(r *record, f found, reason string) error {
 			r.superseded = append(r.superseded, r.fileID)
 		}
 		r.fileID, r.md5, r.completing = "", "", false
-		r.spec, r.upload, r.created = Spec{}, Upload{}, time.Time{}
+		r.spec, r.upload, r.created = api.Spec{}, api.Upload{}, time.Time{}
 		if err := u.journal.dropParts(r.key); err != nil {
 			return err
 		}
@@ -193,7 +194,7 @@ func (u *Uploader) load(r *record, then func(*session)) error {
 	u.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.state == StateFailed && r.kind == Damaged {
+	if r.state == StateFailed && r.kind == api.Damaged {
 		// Which bytes are missing is forgotten, so only a file that is
 		// written anew from its start is known to be whole.
 		s.poison.add(0, math.MaxInt64)

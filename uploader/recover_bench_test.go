@@ -12,15 +12,16 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
 // silent is a Backend that answers nothing until its caller gives up.
 type silent struct{}
 
-func (silent) Create(ctx context.Context, _ Spec) (Upload, error) {
+func (silent) Create(ctx context.Context, _ api.Spec) (api.Upload, error) {
 	<-ctx.Done()
-	return Upload{}, context.Cause(ctx)
+	return api.Upload{}, context.Cause(ctx)
 }
 
 func (silent) AddPart(ctx context.Context, _ string, _ *io.SectionReader) (string, error) {
@@ -28,14 +29,14 @@ func (silent) AddPart(ctx context.Context, _ string, _ *io.SectionReader) (strin
 	return "", context.Cause(ctx)
 }
 
-func (silent) Complete(ctx context.Context, _ string, _ []string, _ string) (File, error) {
+func (silent) Complete(ctx context.Context, _ string, _ []string, _ string) (api.File, error) {
 	<-ctx.Done()
-	return File{}, context.Cause(ctx)
+	return api.File{}, context.Cause(ctx)
 }
 
 func (silent) Cancel(context.Context, string) error { return nil }
 
-func (silent) FindFiles(ctx context.Context, _ Spec, _ time.Time) ([]File, error) {
+func (silent) FindFiles(ctx context.Context, _ api.Spec, _ time.Time) ([]api.File, error) {
 	<-ctx.Done()
 	return nil, context.Cause(ctx)
 }

@@ -10,13 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/uploadertest"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
 )
 
 // sent sends n parts of the file f of size bytes, and leaves the others waiting.
 func sent(t *testing.T, w *world, size, n int) {
 	t.Helper()
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	f.replace(data(size, 1))
 	f.CommitLater()
@@ -28,7 +29,7 @@ func sent(t *testing.T, w *world, size, n int) {
 
 // goOn lets all parts pass from now on.
 func goOn(w *world) func() {
-	return func() { w.mem.Hold(uploadertest.OpPart, uploadertest.Before).Open() }
+	return func() { w.mem.Hold(apitest.OpPart, apitest.Before).Open() }
 }
 
 func TestAcknowledgedPartsAreNotSentAgain(t *testing.T) {
@@ -113,9 +114,9 @@ func TestAnOutageOutlivesTheDaemon(t *testing.T) {
 	w := newWorld(t)
 	down := make([]error, 200)
 	for i := range down {
-		down[i] = uploadertest.ServerError()
+		down[i] = apitest.ServerError()
 	}
-	w.mem.Fail(uploadertest.OpPart, uploadertest.Before, down...)
+	w.mem.Fail(apitest.OpPart, apitest.Before, down...)
 	f := w.openFile("f")
 	f.replace(data(chunk, 1))
 	f.CommitLater()
@@ -128,7 +129,7 @@ func TestAnOutageOutlivesTheDaemon(t *testing.T) {
 
 func TestFailedIsTriedAgainAtTheNextMount(t *testing.T) {
 	w := newWorld(t)
-	w.mem.Fail(uploadertest.OpComplete, uploadertest.Before, uploadertest.Quota())
+	w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Quota())
 	require.Error(t, w.put("f", data(3*chunk, 1)))
 	w.remount()
 	w.settle()
@@ -247,12 +248,12 @@ func TestAChangedFileWhateverItsState(t *testing.T) {
 		o.Names = uploader.NamePolicy{HoldFor: time.Hour, Exclude: []string{"*.log"}}
 	})
 	names := []string{"held.tmp", "excluded.log", "failed", "empty", "uploading"}
-	w.mem.Fail(uploadertest.OpCreate, uploadertest.Before, refusal())
+	w.mem.Fail(apitest.OpCreate, apitest.Before, refusal())
 	require.Error(t, w.put("failed", data(chunk, 1)))
 	require.NoError(t, w.put("held.tmp", data(chunk, 1)))
 	require.NoError(t, w.put("excluded.log", data(chunk, 1)))
 	require.NoError(t, w.put("empty", nil))
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("uploading")
 	f.replace(data(chunk, 1))
 	f.CommitLater()
@@ -289,9 +290,9 @@ func TestAFileThatMovedBehindTheMount(t *testing.T) {
 }
 
 func TestCloseWhileEverythingIsBusy(t *testing.T) {
-	for _, op := range []uploadertest.Op{uploadertest.OpCreate, uploadertest.OpPart, uploadertest.OpComplete} {
-		for _, stage := range []uploadertest.Stage{uploadertest.Before, uploadertest.MidBody, uploadertest.After} {
-			if stage == uploadertest.MidBody && op != uploadertest.OpPart {
+	for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart, apitest.OpComplete} {
+		for _, stage := range []apitest.Stage{apitest.Before, apitest.MidBody, apitest.After} {
+			if stage == apitest.MidBody && op != apitest.OpPart {
 				continue
 			}
 			w := newWorld(t)
@@ -306,7 +307,7 @@ func TestCloseWhileEverythingIsBusy(t *testing.T) {
 			gate.Await(t, 1)
 			w.stop()
 			for _, a := range answers {
-				require.Equal(t, uploader.Stopped, uploader.KindOf(a.await(t)))
+				require.Equal(t, api.Stopped, api.KindOf(a.await(t)))
 			}
 			for f := range w.open {
 				f.close()
@@ -330,7 +331,7 @@ func TestCloseWhileEverythingIsBusy(t *testing.T) {
 
 func TestDrain(t *testing.T) {
 	w := newWorld(t)
-	gate := w.mem.Hold(uploadertest.OpPart, uploadertest.Before)
+	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("g")
 	f.replace(data(chunk, 1))
 	g.replace(data(chunk, 2))

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -42,7 +43,7 @@ type session struct {
 	held    *time.Timer      // sends a held file that nobody renames
 	waiters map[*waiter]bool // closes that wait for a commit
 
-	put *Spec // what a file without a tree is declared as; else nil, and its attributes say
+	put *api.Spec // what a file without a tree is declared as; else nil, and its attributes say
 
 	sight   *sight // of a blind session, whose writes the kernel makes by itself; else nil
 	watched bool   // watch is at work
@@ -86,7 +87,7 @@ func (s *session) hold() error {
 	if s.refs == 0 {
 		f, err := s.u.tree.OpenKey(s.key, s.rec.path)
 		if err != nil {
-			return localError("open", err)
+			return api.LocalError("open", err)
 		}
 		s.file = f
 	}
@@ -100,7 +101,7 @@ func (s *session) adopt(f *os.File) error {
 	if s.refs == 0 {
 		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
-			return localError("dup", err)
+			return api.LocalError("dup", err)
 		}
 		s.file = os.NewFile(uintptr(fd), f.Name())
 	}
@@ -136,9 +137,9 @@ func (s *session) move(to State, cause error) {
 		}
 		s.rec.state, s.rec.since = to, time.Now()
 	}
-	s.rec.err, s.rec.kind = oneLine(cause), Transient
+	s.rec.err, s.rec.kind = api.OneLine(cause), api.Transient
 	if cause != nil {
-		s.rec.kind = KindOf(cause)
+		s.rec.kind = api.KindOf(cause)
 	}
 	s.save()
 	s.publish()
@@ -262,7 +263,7 @@ func (s *session) unsettle() {
 		s.rec.fileID, s.rec.md5 = "", ""
 	}
 	if s.xfer == nil {
-		s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
+		s.rec.spec, s.rec.upload, s.rec.created = api.Spec{}, api.Upload{}, time.Time{}
 		s.rec.parts = nil
 	}
 	if s.rec.completing && s.running == nil && s.xfer != nil {
@@ -270,7 +271,7 @@ func (s *session) unsettle() {
 	}
 	s.rec.completing = false // whatever comes of it is not this content's
 	s.rec.state, s.rec.since = StateWriting, time.Now()
-	s.rec.err, s.rec.kind = "", Transient
+	s.rec.err, s.rec.kind = "", api.Transient
 }
 
 // ask decides what a close means for the content as it is now: the one place
@@ -299,15 +300,15 @@ func (s *session) ask() (gen uint64, settled bool, err error) {
 		s.settle(StateEmpty, nil)
 	case s.sight != nil && backing.Full(s.file):
 		s.interrupt("the disk is full, and of a write that failed only its program has heard")
-		return gen, true, localError("close", unix.ENOSPC)
+		return gen, true, api.LocalError("close", unix.ENOSPC)
 	case s.u.names.excluded(s.rec.path):
 		s.dropTransfer(errors.New("excluded"))
 		s.settle(StateExcluded, nil)
 	case s.u.names.held(s.rec.path):
 		s.settle(StateHeld, nil)
 		s.armHold()
-	case s.content.size > MaxUpload:
-		err := &Error{Op: "close", Kind: TooLarge, Message: "larger than 8 GiB, which is the most that an Upload can hold; the file stays here"}
+	case s.content.size > api.MaxUpload:
+		err := &api.Error{Op: "close", Kind: api.TooLarge, Message: "larger than 8 GiB, which is the most that an Upload can hold; the file stays here"}
 		s.settle(StateFailed, err)
 		return gen, true, err
 	default:
@@ -332,7 +333,7 @@ func (s *session) standing() error {
 		return s.lost
 	}
 	if s.rec.state == StateFailed || s.rec.state == StateInterrupted {
-		return &Error{Kind: s.rec.kind, UploadID: s.rec.upload.ID, Message: s.rec.err}
+		return &api.Error{Kind: s.rec.kind, UploadID: s.rec.upload.ID, Message: s.rec.err}
 	}
 	return nil
 }

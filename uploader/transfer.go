@@ -8,10 +8,12 @@ import (
 	"io"
 	"sync"
 	"time"
+
+	"uploadfs/uploader/api"
 )
 
 var (
-	errGone     = &Error{Kind: Removed, Message: "the file was removed before it was uploaded"}
+	errGone     = &api.Error{Kind: api.Removed, Message: "the file was removed before it was uploaded"}
 	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 	cancelGrace = 15 * time.Second // for telling the API that an Upload is given up
 )
@@ -20,12 +22,12 @@ var (
 // size, fed with parts in any order, and completed or given up. It belongs to a
 // session, whose mutex guards it.
 type transfer struct {
-	spec     Spec
-	upload   Upload    // zero until declared
-	created  time.Time // by the API's clock if it says, else by ours
-	began    time.Time // when this process declared it, or took it up
-	parts    []*part   // in file order, without gaps, spec.Bytes in all
-	replaced int       // acknowledged parts whose place later ones took: the API has them unlisted
+	spec     api.Spec
+	upload   api.Upload // zero until declared
+	created  time.Time  // by the API's clock if it says, else by ours
+	began    time.Time  // when this process declared it, or took it up
+	parts    []*part    // in file order, without gaps, spec.Bytes in all
+	replaced int        // acknowledged parts whose place later ones took: the API has them unlisted
 
 	life     context.Context // ends when the transfer is given up
 	giveUp   context.CancelCauseFunc
@@ -77,7 +79,7 @@ func (s *session) dropTransfer(why error) {
 		return
 	}
 	s.xfer = nil
-	s.rec.spec, s.rec.upload, s.rec.created = Spec{}, Upload{}, time.Time{}
+	s.rec.spec, s.rec.upload, s.rec.created = api.Spec{}, api.Upload{}, time.Time{}
 	s.rec.parts, s.rec.completing = nil, false
 	x.end(why)
 	if s.u.ctx.Err() != nil {
@@ -97,7 +99,7 @@ func (s *session) dropTransfer(why error) {
 			s.u.log.Warn("upload not cancelled; it expires by itself", "upload", id, "error", err)
 			return
 		}
-		s.u.log.Info("upload cancelled", "upload", id, "why", oneLine(why))
+		s.u.log.Info("upload cancelled", "upload", id, "why", api.OneLine(why))
 	})
 }
 
@@ -114,9 +116,9 @@ func (x *transfer) end(why error) {
 
 // declared takes the API's answer to Create and lets the transfer end when the
 // Upload expires. mu is held.
-func (x *transfer) declared(spec Spec, up Upload, created time.Time) {
+func (x *transfer) declared(spec api.Spec, up api.Upload, created time.Time) {
 	x.spec, x.upload, x.created, x.began = spec, up, created, time.Now()
-	expired := &Error{Op: "upload", UploadID: up.ID, Kind: Gone, Message: fmt.Sprintf(
+	expired := &api.Error{Op: "upload", UploadID: up.ID, Kind: api.Gone, Message: fmt.Sprintf(
 		"the Upload of %d bytes expired at %s", spec.Bytes, up.ExpiresAt.Format(time.DateTime))}
 	if x.err == nil {
 		x.expiry = time.AfterFunc(time.Until(up.ExpiresAt), func() { x.cancel(expired) })
@@ -328,7 +330,7 @@ func why(ctx context.Context, err error) error {
 // noted is ctx for a call for the transfer: failed attempts that will be repeated
 // show as `retrying`.
 func (s *session) noted(ctx context.Context, x *transfer) context.Context {
-	return WithRetryNote(ctx, func(err error, next time.Time) {
+	return api.WithRetryNote(ctx, func(err error, next time.Time) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		x.trouble, x.again = err, next

@@ -38,12 +38,13 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
 // Defaults of [Options].
 const (
-	DefaultPartSize     = MaxPart
+	DefaultPartSize     = api.MaxPart
 	DefaultParallel     = 8
 	DefaultPurpose      = "user_data"
 	DefaultCloseTimeout = 10 * time.Minute
@@ -57,7 +58,7 @@ const commitsPerSlot = 4
 // Options say what an Uploader works with. All but Backend, Tree and StateDir
 // have defaults.
 type Options struct {
-	Backend      Backend       // with retrying; see package retry
+	Backend      api.Backend   // with retrying; see package retry
 	Tree         *backing.Tree // stays the caller's; nil for an Uploader that only puts, see OpenPut
 	StateDir     string        // the journal lives there
 	PartSize     int64         // bytes of a chunk; 0 is auto: as large as can be, at the end so that all slots are busy
@@ -120,13 +121,13 @@ func Open(o Options) (*Uploader, error) {
 		chunk: o.PartSize, block: o.PartSize,
 		slots:    semaphore.NewWeighted(int64(o.Parallel)),
 		jobs:     semaphore.NewWeighted(int64(o.Parallel) * commitsPerSlot),
-		turns:    turns{taken: map[Spec]chan struct{}{}},
+		turns:    turns{taken: map[api.Spec]chan struct{}{}},
 		sessions: map[backing.Key]*session{},
 		putting:  map[backing.Key]bool{},
 		changed:  make(chan struct{}),
 	}
 	if o.PartSize == 0 {
-		u.chunk, u.block = MaxPart, MinPart
+		u.chunk, u.block = api.MaxPart, api.MinPart
 	}
 	u.ctx, u.stop = context.WithCancelCause(context.Background())
 	var err error
@@ -147,7 +148,7 @@ func Open(o Options) (*Uploader, error) {
 // Close stops all work, waits until it has stopped, and closes the journal. What
 // is not completed goes on when the tree is opened again.
 func (u *Uploader) Close() error {
-	u.stop(&Error{Kind: Stopped, Message: "unmounted before it was uploaded; it goes on at the next mount"})
+	u.stop(&api.Error{Kind: api.Stopped, Message: "unmounted before it was uploaded; it goes on at the next mount"})
 	u.mu.Lock()
 	var all []*session
 	for _, s := range u.sessions {
@@ -300,7 +301,7 @@ func (u *Uploader) Snapshot() (Snapshot, error) {
 func (u *Uploader) Retry(path string) error {
 	info, err := u.tree.Stat(path)
 	if err != nil {
-		return localError("retry", err)
+		return api.LocalError("retry", err)
 	}
 	key := info.Key
 	s, err := u.pin(key, path)
@@ -315,13 +316,13 @@ func (u *Uploader) Retry(path string) error {
 	}
 	switch s.rec.state {
 	case StateFailed, StateInterrupted:
-		if s.rec.kind == Damaged {
+		if s.rec.kind == api.Damaged {
 			return fmt.Errorf("retry: %s", s.rec.err)
 		}
 		if s.writers == 0 && s.running == nil {
 			// It may have changed while it was not mounted.
 			if info, err = u.tree.Stat(path); err != nil || info.Key != key {
-				return localError("retry", errors.Join(err, fs.ErrNotExist))
+				return api.LocalError("retry", errors.Join(err, fs.ErrNotExist))
 			}
 			s.content.size = info.Size
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync/atomic"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 )
 
@@ -44,7 +45,7 @@ func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, blind
 	defer s.mu.Unlock()
 	info, err := backing.StatFd(int(file.Fd()))
 	if err != nil {
-		return nil, localError("stat", err)
+		return nil, api.LocalError("stat", err)
 	}
 	if info.Nlink == 0 {
 		s.gone = true // open through /proc: it will never have a name
@@ -94,7 +95,7 @@ func (w *Writer) Write(off, n int64, do func() (int64, error)) (int64, error) {
 	return w.change(off, n, do, func(done int64, err error) {
 		s := w.s
 		s.poison.add(off+done, off+n)
-		s.lost = &Error{Op: "write", Kind: Damaged, Err: err, Message: fmt.Sprintf(
+		s.lost = &api.Error{Op: "write", Kind: api.Damaged, Err: err, Message: fmt.Sprintf(
 			"%v: bytes %d to %d are missing; write them again, or write the file anew", err, off+done, off+n)}
 		if !s.gone && s.u.ctx.Err() == nil {
 			s.move(StateFailed, s.lost)
@@ -290,7 +291,7 @@ func (w *Writer) Interrupt(reason string) {
 func (s *session) interrupt(reason string) {
 	s.asked = s.content.gen
 	s.rec.size = s.content.size
-	cause := &Error{Kind: Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
+	cause := &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
 	s.move(StateInterrupted, cause)
 	s.answer(s.content.gen, cause)
 }

@@ -10,22 +10,22 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // testKey is the API key of these tests; where it must not be, it is looked for.
 const testKey = "sk-e2e-0123456789abcdefghijklmnopqrstuv"
 
-// api is an API server in the test's own process.
-type api struct {
-	*localapi.Server
+// testAPI is an API server in the test's own process.
+type testAPI struct {
+	*local.Server
 	url string
 }
 
-func newAPI(t *testing.T) *api {
+func newAPI(t *testing.T) *testAPI {
 	dir, err := os.MkdirTemp(base, "api-")
 	require.NoError(t, err)
-	srv, err := localapi.Open(localapi.Options{Dir: filepath.Join(dir, "data"), Key: testKey})
+	srv, err := local.Open(local.Options{Dir: filepath.Join(dir, "data"), Key: testKey})
 	require.NoError(t, err)
 	hs := httptest.NewServer(srv)
 	t.Cleanup(func() {
@@ -33,17 +33,17 @@ func newAPI(t *testing.T) *api {
 		hs.Close()
 		os.RemoveAll(dir)
 	})
-	return &api{srv, hs.URL + "/v1"}
+	return &testAPI{srv, hs.URL + "/v1"}
 }
 
 // use makes the box's commands talk to this server.
-func (a *api) use(b *box) {
+func (a *testAPI) use(b *box) {
 	b.env = append(b.env, "OPENAI_API_KEY="+testKey, "OPENAI_BASE_URL="+a.url)
 }
 
 // block holds every part back until release is called; started is told of each.
 // The blocked requests end with the client's patience or the server.
-func (a *api) block(t *testing.T) (started <-chan struct{}, release func()) {
+func (a *testAPI) block(t *testing.T) (started <-chan struct{}, release func()) {
 	began := make(chan struct{}, 100)
 	gate := make(chan struct{})
 	open := false
@@ -54,8 +54,8 @@ func (a *api) block(t *testing.T) (started <-chan struct{}, release func()) {
 			close(gate)
 		}
 	}
-	a.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpPart && p.Stage == localapi.StageReceived {
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpPart && p.Stage == local.StageReceived {
 			select {
 			case began <- struct{}{}:
 			default:
@@ -72,10 +72,10 @@ func (a *api) block(t *testing.T) (started <-chan struct{}, release func()) {
 }
 
 // refuse answers every Complete with this status and message.
-func (a *api) refuse(status int, message string) {
-	a.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpComplete && p.Stage == localapi.StageHead {
-			return &localapi.Fault{Status: status, Message: message}
+func (a *testAPI) refuse(status int, message string) {
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpComplete && p.Stage == local.StageHead {
+			return &local.Fault{Status: status, Message: message}
 		}
 		return nil
 	})

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"uploadfs/mount"
-	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/api/openai"
 )
 
 // clientFlags say which API a command talks to that talks to one by itself,
@@ -35,13 +35,13 @@ func (c *clientFlags) keyFlag(f *pflag.FlagSet) {
 
 // config is what the flags and the environment say together. parallel is how many
 // parts will be sent at once.
-func (c *clientFlags) config(cmd *cobra.Command, parallel int) (openaiapi.Config, error) {
+func (c *clientFlags) config(cmd *cobra.Command, parallel int) (openai.Config, error) {
 	var env mount.Config
 	environment(&env)
 	if c.baseURL != "" {
 		env.BaseURL = c.baseURL
 	}
-	o := openaiapi.Config{
+	o := openai.Config{
 		BaseURL:      env.BaseURL,
 		Organization: env.Organization,
 		Project:      env.Project,
@@ -57,11 +57,11 @@ func (c *clientFlags) config(cmd *cobra.Command, parallel int) (openaiapi.Config
 	case c.key != "" && c.keyFile != "":
 		err = usage(cmd, errors.New("give either --api-key or --api-key-file"))
 	case c.key != "":
-		o.Key = openaiapi.StaticKey(c.key)
+		o.Key = openai.StaticKey(c.key)
 	case c.keyFile != "":
 		o.Key, err = mount.KeyFile(c.keyFile)
 	case env.APIKey != "":
-		o.Key = openaiapi.StaticKey(string(env.APIKey))
+		o.Key = openai.StaticKey(string(env.APIKey))
 	default:
 		err = errors.New("no API key: set OPENAI_API_KEY, or give --api-key-file")
 	}
@@ -69,7 +69,7 @@ func (c *clientFlags) config(cmd *cobra.Command, parallel int) (openaiapi.Config
 }
 
 // endpoint says where o uploads to.
-func endpoint(o openaiapi.Config) mount.Endpoint {
+func endpoint(o openai.Config) mount.Endpoint {
 	return mount.NewEndpoint(o.BaseURL, o.Organization, o.Project)
 }
 

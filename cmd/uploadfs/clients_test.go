@@ -15,8 +15,8 @@ import (
 	"github.com/openai/openai-go/v3/option"
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/uploader"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/local"
 )
 
 // The official Go SDK against `uploadfs serve`, used as its documentation says.
@@ -188,7 +188,7 @@ func TestSDKErrors(t *testing.T) {
 	}{
 		"an unknown purpose": {create(func(p *openai.UploadNewParams) { p.Purpose = "fun" }), 400, "", "purpose", "'fun' is not one of ["},
 		"no bytes":           {create(func(p *openai.UploadNewParams) { p.Bytes = 0 }), 400, "", "bytes", "greater than 0"},
-		"too many bytes":     {create(func(p *openai.UploadNewParams) { p.Bytes = uploader.MaxUpload + 1 }), 400, "", "bytes", "File is too large."},
+		"too many bytes":     {create(func(p *openai.UploadNewParams) { p.Bytes = api.MaxUpload + 1 }), 400, "", "bytes", "File is too large."},
 		"no filename":        {create(func(p *openai.UploadNewParams) { p.Filename = "" }), 400, "", "filename", "filename"},
 		"a short life":       {create(func(p *openai.UploadNewParams) { p.ExpiresAfter.Seconds = 60 }), 400, "", "expires_after.seconds", "3600"},
 		"a part of nothing": {func() error {
@@ -200,7 +200,7 @@ func TestSDKErrors(t *testing.T) {
 			return err
 		}(), 400, "", "data", "File is empty."},
 		"too large a part": {func() error {
-			_, err := client.Uploads.Parts.New(ctx, pending(), partOfBytes(make([]byte, uploader.MaxPart+1)))
+			_, err := client.Uploads.Parts.New(ctx, pending(), partOfBytes(make([]byte, api.MaxPart+1)))
 			return err
 		}(), 400, "", "data", "File is too large."},
 		"a part too late": {func() error {
@@ -281,7 +281,7 @@ func TestClientsAgainstFaults(t *testing.T) {
 			}
 			_, err = client.Uploads.Complete(ctx, upload.ID, openai.UploadCompleteParams{PartIDs: parts})
 			var e *openai.Error
-			if mode == string(localapi.FaultLost) && errors.As(err, &e) {
+			if mode == string(local.FaultLost) && errors.As(err, &e) {
 				require.Contains(t, e.Message, "already completed")
 			} else {
 				require.NoError(t, err)

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 const (
@@ -42,7 +42,7 @@ func (b *box) input(name string, size int) []byte {
 
 // one checks that the file is completed, that its File has these bytes, and that
 // there is no other of its name.
-func (a *api) one(b *box, name string, content []byte) {
+func (a *testAPI) one(b *box, name string, content []byte) {
 	b.Helper()
 	st := b.info(name)
 	require.Equal(b, uploader.StateCompleted, st.State, st.Error)
@@ -63,15 +63,15 @@ func (a *api) one(b *box, name string, content []byte) {
 
 // holdAt stops the last of three parts, or another call, where it is told to,
 // and has the connection broken there when it is let go.
-func (a *api) holdAt(b *box, op localapi.Op, stage localapi.Stage, after int64) (reached <-chan struct{}, release func()) {
+func (a *testAPI) holdAt(b *box, op local.Op, stage local.Stage, after int64) (reached <-chan struct{}, release func()) {
 	held, gate := make(chan struct{}), make(chan struct{})
 	var parts atomic.Int64
 	var last, once atomic.Pointer[http.Request]
-	a.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpPart && p.Stage == localapi.StageHead && parts.Add(1) == 3 {
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpPart && p.Stage == local.StageHead && parts.Add(1) == 3 {
 			last.Store(p.Request)
 		}
-		if p.Op != op || p.Stage != stage || p.Received < after || op == localapi.OpPart && last.Load() != p.Request {
+		if p.Op != op || p.Stage != stage || p.Received < after || op == local.OpPart && last.Load() != p.Request {
 			return nil
 		}
 		if !once.CompareAndSwap(nil, p.Request) {
@@ -79,7 +79,7 @@ func (a *api) holdAt(b *box, op localapi.Op, stage localapi.Stage, after int64) 
 		}
 		close(held)
 		<-gate
-		return &localapi.Fault{Reset: true}
+		return &local.Fault{Reset: true}
 	})
 	release = sync.OnceFunc(func() { close(gate) })
 	b.Cleanup(release)
@@ -91,15 +91,15 @@ func (a *api) holdAt(b *box, op localapi.Op, stage localapi.Stage, after int64) 
 func TestKilledWhileCloseWaits(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		op    localapi.Op
-		stage localapi.Stage
+		op    local.Op
+		stage local.Stage
 		after int64
 		acked int // parts when it is killed
 	}{
-		{"at create", localapi.OpCreate, localapi.StageHead, 0, 0},
-		{"in the middle of a part", localapi.OpPart, localapi.StageBody, 1, 2},
-		{"at complete", localapi.OpComplete, localapi.StageHead, 0, 3},
-		{"after the File exists", localapi.OpComplete, localapi.StageDone, 0, 3},
+		{"at create", local.OpCreate, local.StageHead, 0, 0},
+		{"in the middle of a part", local.OpPart, local.StageBody, 1, 2},
+		{"at complete", local.OpComplete, local.StageHead, 0, 3},
+		{"after the File exists", local.OpComplete, local.StageDone, 0, 3},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			eachUser(t, func(b *box) {

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // contents are the checksums and modes of all regular files below dir but those
@@ -91,13 +91,13 @@ func TestTheKeyIsNotRepeated(t *testing.T) {
 	server.use(b)
 	b.mount("--log-level", "debug", "--log-format", "json")
 	seen := ""
-	for name, f := range map[string]localapi.Fault{
+	for name, f := range map[string]local.Fault{
 		"refused":  {Status: http.StatusBadRequest, Message: "Incorrect API key provided: " + testKey + "."},
 		"denied":   {Status: http.StatusUnauthorized, Message: "Incorrect API key provided: " + testKey + "."},
 		"retrying": {Status: http.StatusBadGateway, RawBody: "<p>Authorization: Bearer " + testKey + "</p>"},
 	} {
-		server.SetIntercept(func(p localapi.Point) *localapi.Fault {
-			if p.Stage == localapi.StageHead {
+		server.SetIntercept(func(p local.Point) *local.Fault {
+			if p.Stage == local.StageHead {
 				return &f
 			}
 			return nil

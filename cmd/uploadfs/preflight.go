@@ -9,6 +9,7 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // Limits that the API's reference gives in decimal units. What lies between a
@@ -24,7 +25,7 @@ var jsonlPurposes = []string{"batch", "fine-tune"}
 // preflight says before a byte is sent what will become of a file. The error is a
 // refusal that the API would surely give, perhaps an hour later; the warnings are
 // those that it may give, for its limits change.
-func preflight(fi fs.FileInfo, name string, spec uploader.Spec) (warnings []string, err error) {
+func preflight(fi fs.FileInfo, name string, spec api.Spec) (warnings []string, err error) {
 	size, shown := fi.Size(), mount.Printable(name)
 	switch {
 	case fi.IsDir():
@@ -33,7 +34,7 @@ func preflight(fi fs.FileInfo, name string, spec uploader.Spec) (warnings []stri
 		return nil, fmt.Errorf("%s is no regular file: write its content to uploadfs put --filename NAME -", shown)
 	case size == 0:
 		return nil, fmt.Errorf("%s is empty, and the API has no empty Files", shown)
-	case size > uploader.MaxUpload:
+	case size > api.MaxUpload:
 		return nil, fmt.Errorf("%s has %s, and an Upload holds at most 8 GiB: split it", shown, exactly(size))
 	}
 	if size > decimalMaxUpload {
@@ -51,7 +52,7 @@ func preflight(fi fs.FileInfo, name string, spec uploader.Spec) (warnings []stri
 }
 
 // preflightSpec checks what is the same for all files.
-func preflightSpec(spec uploader.Spec, expires string) error {
+func preflightSpec(spec api.Spec, expires string) error {
 	if err := uploader.ValidatePurpose(spec.Purpose); err != nil {
 		return err
 	}

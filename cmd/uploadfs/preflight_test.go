@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stretchr/testify/require"
+	"uploadfs/uploader/api"
 
-	"uploadfs/uploader"
+	"github.com/stretchr/testify/require"
 )
 
 // fileInfo is a file that need not exist.
@@ -24,14 +24,14 @@ func (f fileInfo) IsDir() bool        { return f.mode.IsDir() }
 func (f fileInfo) Sys() any           { return nil }
 
 func TestPreflight(t *testing.T) {
-	jsonl := func(purpose string) uploader.Spec { return uploader.Spec{Filename: "a.JSONL", Purpose: purpose} }
+	jsonl := func(purpose string) api.Spec { return api.Spec{Filename: "a.JSONL", Purpose: purpose} }
 	for name, c := range map[string]struct {
 		file    fileInfo
-		spec    uploader.Spec
+		spec    api.Spec
 		refused string
 		warned  []string
 	}{
-		"any file":          {file: fileInfo{size: 1}, spec: uploader.Spec{Filename: "a", Purpose: "user_data"}},
+		"any file":          {file: fileInfo{size: 1}, spec: api.Spec{Filename: "a", Purpose: "user_data"}},
 		"a directory":       {file: fileInfo{size: 4096, mode: fs.ModeDir}, refused: "is a directory"},
 		"a FIFO":            {file: fileInfo{mode: fs.ModeNamedPipe}, refused: "no regular file"},
 		"empty":             {file: fileInfo{}, refused: "is empty"},
@@ -42,9 +42,9 @@ func TestPreflight(t *testing.T) {
 		"a batch":           {file: fileInfo{size: 2e8}, spec: jsonl("batch")},
 		"a large batch":     {file: fileInfo{size: 2e8 + 1}, spec: jsonl("batch"), warned: []string{"200,000,001 bytes"}},
 		"a large fine-tune": {file: fileInfo{size: 2e9}, spec: jsonl("fine-tune")},
-		"not .jsonl": {file: fileInfo{size: 1}, spec: uploader.Spec{Filename: "a.json", Purpose: "fine-tune"},
+		"not .jsonl": {file: fileInfo{size: 1}, spec: api.Spec{Filename: "a.json", Purpose: "fine-tune"},
 			warned: []string{"purpose fine-tune takes .jsonl files only, and this one will be called a.json"}},
-		"neither": {file: fileInfo{size: 3e8}, spec: uploader.Spec{Filename: "a", Purpose: "batch"}, warned: []string{".jsonl", "200 MB"}},
+		"neither": {file: fileInfo{size: 3e8}, spec: api.Spec{Filename: "a", Purpose: "batch"}, warned: []string{".jsonl", "200 MB"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			warnings, err := preflight(c.file, "dir/f\n", c.spec)
@@ -63,10 +63,10 @@ func TestPreflight(t *testing.T) {
 }
 
 func TestPreflightSpec(t *testing.T) {
-	good := uploader.Spec{Purpose: "vision", MimeType: "text/plain"}
+	good := api.Spec{Purpose: "vision", MimeType: "text/plain"}
 	require.NoError(t, preflightSpec(good, ""))
 	require.NoError(t, preflightSpec(good, "3600"))
 	require.ErrorContains(t, preflightSpec(good, "60"), "3600 to 2592000")
-	require.ErrorContains(t, preflightSpec(uploader.Spec{Purpose: "fun"}, ""), "use one of assistants")
-	require.ErrorContains(t, preflightSpec(uploader.Spec{Purpose: "vision", MimeType: "text"}, ""), "text/jsonl")
+	require.ErrorContains(t, preflightSpec(api.Spec{Purpose: "fun"}, ""), "use one of assistants")
+	require.ErrorContains(t, preflightSpec(api.Spec{Purpose: "vision", MimeType: "text"}, ""), "text/jsonl")
 }

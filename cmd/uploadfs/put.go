@@ -17,8 +17,9 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
-	"uploadfs/uploader/openaiapi"
-	"uploadfs/uploader/retry"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/openai"
+	"uploadfs/uploader/api/retry"
 )
 
 // maxPutParallel bounds --parallel: each part in flight has a connection of its
@@ -28,8 +29,8 @@ const maxPutParallel = 256
 // putConfig is what the flags of put say.
 type putConfig struct {
 	client   clientFlags
-	spec     uploader.Spec // Filename only with one file
-	expires  string        // seconds, "" for none
+	spec     api.Spec // Filename only with one file
+	expires  string   // seconds, "" for none
 	partSize int64
 	parallel int
 	checksum bool
@@ -41,7 +42,7 @@ type putConfig struct {
 
 func putCommand() *cobra.Command {
 	c := putConfig{
-		spec:     uploader.Spec{Purpose: uploader.DefaultPurpose},
+		spec:     api.Spec{Purpose: uploader.DefaultPurpose},
 		partSize: uploader.DefaultPartSize,
 		parallel: uploader.DefaultParallel,
 		checksum: true,
@@ -149,7 +150,7 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	api, err := openaiapi.New(config)
+	api, err := openai.New(config)
 	if err != nil {
 		return err
 	}

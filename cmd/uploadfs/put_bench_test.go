@@ -15,12 +15,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/openai/openai-go/v3"
+	openaisdk "github.com/openai/openai-go/v3"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
-	"uploadfs/uploader"
-	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/openai"
 )
 
 // BenchmarkPut sends a file of 1 GiB to `uploadfs serve`: with put, and with the
@@ -74,19 +74,19 @@ func BenchmarkPut(b *testing.B) {
 	parts := func(b *testing.B, parallel int, sum string, add func(upload string, r *io.SectionReader) (string, error)) string {
 		upload, err := client.Uploads.New(ctx, newUpload(total))
 		require.NoError(b, err)
-		ids := make([]string, total/uploader.MaxPart)
+		ids := make([]string, total/api.MaxPart)
 		var g errgroup.Group
 		g.SetLimit(parallel)
 		for i := range ids {
 			g.Go(func() (err error) {
-				ids[i], err = add(upload.ID, io.NewSectionReader(f, int64(i)*uploader.MaxPart, uploader.MaxPart))
+				ids[i], err = add(upload.ID, io.NewSectionReader(f, int64(i)*api.MaxPart, api.MaxPart))
 				return err
 			})
 		}
 		require.NoError(b, g.Wait())
-		params := openai.UploadCompleteParams{PartIDs: ids}
+		params := openaisdk.UploadCompleteParams{PartIDs: ids}
 		if sum != "" {
-			params.Md5 = openai.String(sum)
+			params.Md5 = openaisdk.String(sum)
 		}
 		done, err := client.Uploads.Complete(ctx, upload.ID, params)
 		require.NoError(b, err)
@@ -102,7 +102,7 @@ func BenchmarkPut(b *testing.B) {
 				sum = hex.EncodeToString(h.Sum(nil))
 			}
 			return parts(b, parallel, sum, func(upload string, r *io.SectionReader) (string, error) {
-				p, err := client.Uploads.Parts.New(ctx, upload, openai.UploadPartNewParams{Data: r})
+				p, err := client.Uploads.Parts.New(ctx, upload, openaisdk.UploadPartNewParams{Data: r})
 				if err != nil {
 					return "", err
 				}
@@ -112,10 +112,10 @@ func BenchmarkPut(b *testing.B) {
 	}
 	streamed := func(parallel int) func(*testing.B) string {
 		return func(b *testing.B) string {
-			api, err := openaiapi.New(openaiapi.Config{BaseURL: s.url, Slots: parallel})
+			client, err := openai.New(openai.Config{BaseURL: s.url, Slots: parallel})
 			require.NoError(b, err)
-			defer api.Close()
-			return parts(b, parallel, "", func(upload string, r *io.SectionReader) (string, error) { return api.AddPart(ctx, upload, r) })
+			defer client.Close()
+			return parts(b, parallel, "", func(upload string, r *io.SectionReader) (string, error) { return client.AddPart(ctx, upload, r) })
 		}
 	}
 	for _, way := range []struct {

@@ -14,6 +14,7 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // putter is what all jobs of a put share.
@@ -28,7 +29,7 @@ type putter struct {
 type putJob struct {
 	arg   string // as given
 	path  string // what is read: arg, or the copy of standard input
-	spec  uploader.Spec
+	spec  api.Spec
 	stdin bool
 
 	put     atomic.Pointer[uploader.Put] // once it is being sent

@@ -7,20 +7,20 @@ import (
 	"sync"
 	"time"
 
-	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // meter is a Backend that counts what it is given to send. It may be used as
 // concurrently as the one it decorates.
 type meter struct {
-	uploader.Backend
+	api.Backend
 
 	mu      sync.Mutex
 	bytes   map[string]int64 // by Upload: of its acknowledged parts, and of those under way as far as they have gone
 	lastAck time.Time        // when the API last answered something with success
 }
 
-func newMeter(b uploader.Backend) *meter {
+func newMeter(b api.Backend) *meter {
 	return &meter{Backend: b, bytes: map[string]int64{}, lastAck: time.Now()}
 }
 
@@ -45,14 +45,14 @@ func (m *meter) ack(err error) {
 	}
 }
 
-// Create implements [uploader.Backend].
-func (m *meter) Create(ctx context.Context, spec uploader.Spec) (uploader.Upload, error) {
+// Create implements [api.Backend].
+func (m *meter) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
 	up, err := m.Backend.Create(ctx, spec)
 	m.ack(err)
 	return up, err
 }
 
-// AddPart implements [uploader.Backend].
+// AddPart implements [api.Backend].
 func (m *meter) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
 	c := &counted{meter: m, uploadID: uploadID, body: body}
 	id, err := m.Backend.AddPart(ctx, uploadID, io.NewSectionReader(c, 0, body.Size()))

@@ -19,6 +19,7 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/api"
 )
 
 // putDir is the state directory of put. Unlike a mount's it is shared by all puts
@@ -149,7 +150,7 @@ func (d *putDir) spool(ctx context.Context, r io.Reader) (path string, err error
 	}
 	copied := make(chan error, 1)
 	go func() { // a read of a terminal or a pipe cannot be ended: it ends with its input, or the process
-		_, err := io.Copy(f, io.LimitReader(r, uploader.MaxUpload+1))
+		_, err := io.Copy(f, io.LimitReader(r, api.MaxUpload+1))
 		copied <- err
 	}()
 	select {

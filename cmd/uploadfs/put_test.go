@@ -16,7 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/local"
 )
 
 // put prepares a put with the box's own state directory.
@@ -25,7 +26,7 @@ func (b *box) put(args ...string) []string {
 }
 
 // content is what a File at the API has.
-func (a *api) content(b *box, fileID string) []byte {
+func (a *testAPI) content(b *box, fileID string) []byte {
 	b.Helper()
 	r, err := a.OpenContent(fileID)
 	require.NoError(b, err)
@@ -36,7 +37,7 @@ func (a *api) content(b *box, fileID string) []byte {
 }
 
 // file is what the API says of a File.
-func (a *api) file(b *box, fileID string) localapi.FileInfo {
+func (a *testAPI) file(b *box, fileID string) local.FileInfo {
 	b.Helper()
 	for _, f := range a.Files() {
 		if f.ID == fileID {
@@ -44,7 +45,7 @@ func (a *api) file(b *box, fileID string) localapi.FileInfo {
 		}
 	}
 	require.FailNow(b, "no such File", fileID)
-	return localapi.FileInfo{}
+	return local.FileInfo{}
 }
 
 // big writes a file of n bytes, of which no two KiB are alike.
@@ -145,21 +146,21 @@ func TestPutStandardInput(t *testing.T) {
 // stopped is a put that has been ended with n of its parts acknowledged. It sends
 // one after the other: when the next one is held, all answers but the last one are
 // in its journal.
-func (b *box) stopped(a *api, n int, sig syscall.Signal, args ...string) result {
+func (b *box) stopped(a *testAPI, n int, sig syscall.Signal, args ...string) result {
 	b.Helper()
 	began := make(chan struct{}, 100)
 	gate := make(chan struct{}, n)
 	for range n {
 		gate <- struct{}{}
 	}
-	a.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpPart && p.Stage == localapi.StageReceived {
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpPart && p.Stage == local.StageReceived {
 			select {
 			case <-gate:
 			default:
 				began <- struct{}{}
 				<-p.Request.Context().Done()
-				return &localapi.Fault{Reset: true}
+				return &local.Fault{Reset: true}
 			}
 		}
 		return nil
@@ -264,11 +265,11 @@ func TestPutSomeFail(t *testing.T) {
 	b.write("a", "aaa")
 	b.write("bb", "bbbb")
 	b.write("c", "ccc")
-	a.SetIntercept(func(p localapi.Point) *localapi.Fault {
-		if p.Op == localapi.OpComplete && p.Stage == localapi.StageReceived {
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpComplete && p.Stage == local.StageReceived {
 			for _, u := range a.Uploads() {
 				if u.ID == p.ID && u.Filename == "bb" {
-					return &localapi.Fault{Status: 400, Message: "Not this one."}
+					return &local.Fault{Status: 400, Message: "Not this one."}
 				}
 			}
 		}
@@ -308,7 +309,7 @@ func TestPutRefuses(t *testing.T) {
 	require.NoError(t, os.Link(b.path("f"), b.path("twin")))
 	require.NoError(t, os.WriteFile(b.path("empty"), nil, 0o600))
 	require.NoError(t, os.WriteFile(b.path("huge"), nil, 0o600))
-	require.NoError(t, os.Truncate(b.path("huge"), uploader.MaxUpload+1))
+	require.NoError(t, os.Truncate(b.path("huge"), api.MaxUpload+1))
 	b.refused(2, "name the files", b.put()...)
 	b.refused(2, "unknown purpose", b.put("--purpose", "fun", "f")...)
 	b.refused(2, "3600 to 2592000", b.put("--expires-after", "5m", "f")...)

@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"uploadfs/mount"
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // servePatience bounds how long the end of the server waits for the requests that
@@ -26,7 +26,7 @@ const servePatience = 5 * time.Second
 
 // failModes are the values of --fail-mode.
 var failModes = []string{
-	string(localapi.FaultServerError), string(localapi.FaultRateLimit), string(localapi.FaultReset), string(localapi.FaultLost),
+	string(local.FaultServerError), string(local.FaultRateLimit), string(local.FaultReset), string(local.FaultLost),
 }
 
 // serveConfig is what the flags of serve say.
@@ -35,14 +35,14 @@ type serveConfig struct {
 	dir        string
 	keyFile    string
 	uploadTTL  time.Duration
-	faults     localapi.Faults
+	faults     local.Faults
 	strictName bool
 	countAll   bool
 	verbose    bool
 }
 
 func serveCommand() *cobra.Command {
-	c := serveConfig{listen: "127.0.0.1:8080", uploadTTL: localapi.DefaultUploadTTL}
+	c := serveConfig{listen: "127.0.0.1:8080", uploadTTL: local.DefaultUploadTTL}
 	cmd := &cobra.Command{
 		Use:   "serve [flags] --dir DIR",
 		Short: "run the built-in API server by itself",
@@ -84,7 +84,7 @@ func serveFlags(f *pflag.FlagSet, c *serveConfig) {
 	f.IntVar(&c.faults.FailEvery, "fail-every", 0, "fail every `N`th request (default: none)")
 	f.Func("fail-mode", "`MODE` of failing: "+strings.Join(failModes, ", ")+" (default 500)", func(s string) error {
 		mode, err := mount.ParseChoice(s, failModes)
-		c.faults.Mode = localapi.FaultMode(mode)
+		c.faults.Mode = local.FaultMode(mode)
 		return err
 	})
 	f.DurationVar(&c.faults.Latency, "latency", 0, "wait so long before every request")
@@ -115,7 +115,7 @@ func (c *serveConfig) check(cmd *cobra.Command) error {
 		return usage(cmd, errors.New("--fail-mode without --fail-every fails nothing: give both"))
 	}
 	if c.faults.Mode == "" {
-		c.faults.Mode = localapi.FaultServerError
+		c.faults.Mode = local.FaultServerError
 	}
 	return nil
 }
@@ -124,7 +124,7 @@ func (c *serveConfig) check(cmd *cobra.Command) error {
 // when it can be used.
 func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
-	o := localapi.Options{
+	o := local.Options{
 		Dir:                  c.dir,
 		UploadTTL:            c.uploadTTL,
 		AllowMissingFilename: !c.strictName,
@@ -133,7 +133,7 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 		Log:                  log,
 	}
 	if c.verbose {
-		o.Observe = func(e localapi.Event) { logRequest(log, e) }
+		o.Observe = func(e local.Event) { logRequest(log, e) }
 	}
 	if c.keyFile != "" {
 		source, err := mount.KeyFile(c.keyFile)
@@ -150,7 +150,7 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	server, err := localapi.Open(o)
+	server, err := local.Open(o)
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func listenAddress(listen string, keyed bool) (*net.TCPAddr, error) {
 	return addr, nil
 }
 
-func logRequest(log *slog.Logger, e localapi.Event) {
+func logRequest(log *slog.Logger, e local.Event) {
 	args := []any{"method", e.Method, "path", e.Path, "status", e.Status, "received", e.Received, "sent", e.Sent,
 		"took", e.Duration.Round(time.Microsecond), "request", e.RequestID}
 	if e.Err != nil {

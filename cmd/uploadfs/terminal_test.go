@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // terminal is a pseudo-terminal: what is written to the one end a person would see
@@ -52,7 +52,7 @@ func TestPutDrawsBars(t *testing.T) {
 	a.use(b)
 	b.big("f", 16<<20)
 	b.write("g", "hello")
-	a.SetFaults(localapi.Faults{RatePerConnection: 16 << 20})
+	a.SetFaults(local.Faults{RatePerConnection: 16 << 20})
 	screen, end := terminal(b)
 	text := shown(b, b.command(binary, b.put("--part-size", "8MiB", "f", "g")...), screen, end)
 	require.Regexp(t, `f +\[[=>-]+\] +\d+ % \d+(\.\d)? (MiB|B) of 16 MiB`, text)

@@ -13,7 +13,8 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
-	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/openai"
 )
 
 // The raw calls: each is one request, and prints what was answered. Their names
@@ -36,7 +37,7 @@ with uploadfs uploads:parts create.`,
 
 // rawCall turns a call into what a command does: with a client of the flags, and
 // the answer printed.
-func rawCall(flags *rawFlags, needs []string, call func(cmd *cobra.Command, api openaiapi.Raw) (string, error)) func(*cobra.Command, []string) error {
+func rawCall(flags *rawFlags, needs []string, call func(cmd *cobra.Command, api openai.Raw) (string, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		if err := required(cmd, needs...); err != nil {
 			return err
@@ -45,7 +46,7 @@ func rawCall(flags *rawFlags, needs []string, call func(cmd *cobra.Command, api 
 		if err != nil {
 			return err
 		}
-		client, err := openaiapi.New(config)
+		client, err := openai.New(config)
 		if err != nil {
 			return err
 		}
@@ -107,7 +108,7 @@ func (r *rawFlags) add(cmd *cobra.Command) *cobra.Command {
 
 func uploadsCreate() *cobra.Command {
 	var flags rawFlags
-	var spec uploader.Spec
+	var spec api.Spec
 	var anchor string
 	var seconds int64
 	cmd := &cobra.Command{
@@ -121,10 +122,10 @@ func uploadsCreate() *cobra.Command {
 	f.Int64Var(&spec.Bytes, "bytes", 0, "the exact size of the File, in bytes")
 	f.StringVar(&spec.Filename, "filename", "", "the `NAME` of the File")
 	f.StringVar(&spec.MimeType, "mime-type", "", "its MIME `TYPE`")
-	f.StringVar(&spec.Purpose, "purpose", "", "its `PURPOSE`: "+strings.Join(uploader.Purposes, ", "))
+	f.StringVar(&spec.Purpose, "purpose", "", "its `PURPOSE`: "+strings.Join(api.Purposes, ", "))
 	f.StringVar(&anchor, "expires-after.anchor", "", "what the lifetime of the File counts from: created_at")
 	f.Int64Var(&seconds, "expires-after.seconds", 0, fmt.Sprintf("the lifetime of the File, %d to %d seconds", uploader.MinExpires, uploader.MaxExpires))
-	cmd.RunE = rawCall(&flags, []string{"bytes", "filename", "mime-type", "purpose"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
+	cmd.RunE = rawCall(&flags, []string{"bytes", "filename", "mime-type", "purpose"}, func(cmd *cobra.Command, api openai.Raw) (string, error) {
 		switch {
 		case anchor != "" && anchor != "created_at":
 			return "", usage(cmd, fmt.Errorf("expires-after.anchor %q: the API knows only created_at", anchor))
@@ -153,7 +154,7 @@ func uploadsComplete() *cobra.Command {
 	f.StringVar(&id, "upload-id", "", "the `ID` of the Upload")
 	f.StringArrayVar(&parts, "part-id", nil, "the `ID` of the next part, in file order; repeatable")
 	f.StringVar(&md5, "md5", "", "the MD5 of the whole content, in `HEX`, for the API to compare")
-	cmd.RunE = rawCall(&flags, []string{"upload-id", "part-id"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
+	cmd.RunE = rawCall(&flags, []string{"upload-id", "part-id"}, func(cmd *cobra.Command, api openai.Raw) (string, error) {
 		return api.Complete(cmd.Context(), id, parts, md5)
 	})
 	return flags.add(cmd)
@@ -169,7 +170,7 @@ func uploadsCancel() *cobra.Command {
 	}
 	cmd.Flags().SortFlags = false
 	cmd.Flags().StringVar(&id, "upload-id", "", "the `ID` of the Upload")
-	cmd.RunE = rawCall(&flags, []string{"upload-id"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
+	cmd.RunE = rawCall(&flags, []string{"upload-id"}, func(cmd *cobra.Command, api openai.Raw) (string, error) {
 		return api.Cancel(cmd.Context(), id)
 	})
 	return flags.add(cmd)

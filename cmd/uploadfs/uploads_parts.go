@@ -10,8 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"uploadfs/mount"
-	"uploadfs/uploader"
-	"uploadfs/uploader/openaiapi"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/openai"
 )
 
 func uploadsPartsCommand() *cobra.Command {
@@ -42,7 +42,7 @@ API answers. The file is streamed; its size is checked before anything is sent.`
 	f.StringVar(&id, "upload-id", "", "the `ID` of the Upload")
 	f.StringVar(&path, "data", "", "`PATH` (or @PATH) of the file to send, - for standard input")
 	f.StringVar(&text, "data-string", "", "the `TEXT` to send, instead of a file")
-	send := rawCall(&flags, []string{"upload-id"}, func(cmd *cobra.Command, api openaiapi.Raw) (string, error) {
+	send := rawCall(&flags, []string{"upload-id"}, func(cmd *cobra.Command, api openai.Raw) (string, error) {
 		body, done, err := partData(cmd, path, text)
 		if err != nil {
 			return "", err
@@ -121,7 +121,7 @@ func spoolPart(r io.Reader) (*os.File, error) {
 	if err := os.Remove(file.Name()); err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	if _, err := io.Copy(file, io.LimitReader(r, uploader.MaxPart+1)); err != nil {
+	if _, err := io.Copy(file, io.LimitReader(r, api.MaxPart+1)); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the part: %w", err), file.Close())
 	}
 	return file, nil
@@ -132,7 +132,7 @@ func partOf(r io.ReaderAt, n int64, name string) (*io.SectionReader, error) {
 	switch {
 	case n == 0:
 		return nil, fmt.Errorf("%s is empty, and the API takes no empty parts: nothing was sent", name)
-	case n > uploader.MaxPart:
+	case n > api.MaxPart:
 		return nil, fmt.Errorf("%s is larger than 64 MiB, the most that a part can hold: nothing was sent; cut it up, or use uploadfs put", name)
 	}
 	return io.NewSectionReader(r, 0, n), nil

@@ -13,9 +13,9 @@ import (
 	"os"
 	"testing"
 
-	"github.com/stretchr/testify/require"
+	"uploadfs/uploader/api"
 
-	"uploadfs/uploader"
+	"github.com/stretchr/testify/require"
 )
 
 var createArgs = []string{"uploads", "create", "--bytes", "10", "--filename", "f", "--mime-type", "text/plain", "--purpose", "batch"}
@@ -129,7 +129,7 @@ func TestRawCallsRefuseBeforeAnythingIsSent(t *testing.T) {
 	part := []string{"uploads:parts", "create", "--upload-id", "upload_x"}
 	large := b.path("large")
 	require.NoError(t, os.WriteFile(large, nil, 0o600))
-	require.NoError(t, os.Truncate(large, uploader.MaxPart+1))
+	require.NoError(t, os.Truncate(large, api.MaxPart+1))
 
 	b.refused(1, "--data takes the path of a file; --data-string TEXT sends the text itself", append(part, "--data", "hello")...)
 	b.refused(1, "larger than 64 MiB", append(part, "--data", large)...)
@@ -166,12 +166,12 @@ func TestRawPartOf64MiB(t *testing.T) {
 	f, err := os.Create(whole)
 	require.NoError(t, err)
 	block := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
-	for range uploader.MaxPart / len(block) {
+	for range api.MaxPart / len(block) {
 		_, err := f.Write(block)
 		require.NoError(t, err)
 	}
 	require.NoError(t, f.Close())
-	upload := idOf(b, b.ok("uploads", "create", "--bytes", fmt.Sprint(3*uploader.MaxPart), "--filename", "f", "--mime-type", "text/plain", "--purpose", "batch"))
+	upload := idOf(b, b.ok("uploads", "create", "--bytes", fmt.Sprint(3*api.MaxPart), "--filename", "f", "--mime-type", "text/plain", "--purpose", "batch"))
 	first := b.ok("uploads:parts", "create", "--upload-id", upload, "--data", whole)
 	second := b.shOK(fmt.Sprintf("cat %s | %s uploads:parts create --upload-id %s --data -", whole, binary, upload))
 	cmd := b.command("bash", "-c", fmt.Sprintf("%s uploads:parts create --upload-id %s --data <(cat %s)", binary, upload, whole))
@@ -183,7 +183,7 @@ func TestRawPartOf64MiB(t *testing.T) {
 	}
 	require.Contains(t, b.ok(args...), `"status":"completed"`)
 	sum := md5.New()
-	for range 3 * uploader.MaxPart / len(block) {
+	for range 3 * api.MaxPart / len(block) {
 		sum.Write(block)
 	}
 	files := a.Files()

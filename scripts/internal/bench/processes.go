@@ -17,7 +17,7 @@ import (
 	"strings"
 	"time"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 const benchKey = "bench"
@@ -39,17 +39,17 @@ func serve(args []string) error {
 	if err := set.Parse(args); err != nil {
 		return err
 	}
-	api, err := localapi.Open(localapi.Options{Dir: *dir, Key: benchKey, TrustMD5: true,
-		Faults: localapi.Faults{Latency: *latency, RatePerConnection: *rate}})
+	api, err := local.Open(local.Options{Dir: *dir, Key: benchKey, TrustMD5: true,
+		Faults: local.Faults{Latency: *latency, RatePerConnection: *rate}})
 	if err != nil {
 		return err
 	}
 	if *status != 0 {
-		api.SetIntercept(func(p localapi.Point) *localapi.Fault {
-			if p.Stage != localapi.StageHead {
+		api.SetIntercept(func(p local.Point) *local.Fault {
+			if p.Stage != local.StageHead {
 				return nil
 			}
-			return &localapi.Fault{Status: *status, Message: "not now"}
+			return &local.Fault{Status: *status, Message: "not now"}
 		})
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // faultRate is how many requests in a thousand fail.
@@ -18,24 +18,24 @@ const faultRate = 100
 type kind struct {
 	name   string
 	weight int
-	fault  localapi.Fault
-	stages []localapi.Stage
+	fault  local.Fault
+	stages []local.Stage
 }
 
 const page = "<html><body>Bad gateway</body></html>"
 
-var anywhere = []localapi.Stage{localapi.StageHead, localapi.StageBody, localapi.StageReceived, localapi.StageDone}
+var anywhere = []local.Stage{local.StageHead, local.StageBody, local.StageReceived, local.StageDone}
 
 var kinds = []kind{
-	{"500", 3, localapi.Fault{Status: 500, Message: "The server had an error."}, anywhere},
-	{"503", 3, localapi.Fault{Status: 503, Message: "Overloaded."}, anywhere},
-	{"429", 1, localapi.Fault{Status: 429, Code: "rate_limit_exceeded", Message: "Rate limit reached.", RetryAfter: time.Second},
-		[]localapi.Stage{localapi.StageHead}},
-	{"reset", 4, localapi.Fault{Reset: true}, []localapi.Stage{localapi.StageHead, localapi.StageBody, localapi.StageReceived}},
-	{"lost reply", 5, localapi.Fault{Reset: true}, []localapi.Stage{localapi.StageDone}},
-	{"html", 2, localapi.Fault{Status: 502, RawBody: page}, anywhere},
-	{"garbage", 2, localapi.Fault{Status: 200, RawBody: page}, anywhere},
-	{"slow", 5, localapi.Fault{Delay: 300 * time.Millisecond}, anywhere},
+	{"500", 3, local.Fault{Status: 500, Message: "The server had an error."}, anywhere},
+	{"503", 3, local.Fault{Status: 503, Message: "Overloaded."}, anywhere},
+	{"429", 1, local.Fault{Status: 429, Code: "rate_limit_exceeded", Message: "Rate limit reached.", RetryAfter: time.Second},
+		[]local.Stage{local.StageHead}},
+	{"reset", 4, local.Fault{Reset: true}, []local.Stage{local.StageHead, local.StageBody, local.StageReceived}},
+	{"lost reply", 5, local.Fault{Reset: true}, []local.Stage{local.StageDone}},
+	{"html", 2, local.Fault{Status: 502, RawBody: page}, anywhere},
+	{"garbage", 2, local.Fault{Status: 200, RawBody: page}, anywhere},
+	{"slow", 5, local.Fault{Delay: 300 * time.Millisecond}, anywhere},
 }
 
 // faults fails requests at random and counts what it has done.
@@ -50,7 +50,7 @@ type faults struct {
 // plan is what will happen to a request, and where.
 type plan struct {
 	kind  kind
-	stage localapi.Stage
+	stage local.Stage
 }
 
 func newFaults(seed uint64) *faults {
@@ -65,14 +65,14 @@ func (f *faults) stop() {
 }
 
 // intercept is the API's hook. A request's fate is decided at its head.
-func (f *faults) intercept(p localapi.Point) *localapi.Fault {
+func (f *faults) intercept(p local.Point) *local.Fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if p.Stage == localapi.StageHead && !f.stopped && f.random.IntN(1000) < faultRate {
+	if p.Stage == local.StageHead && !f.stopped && f.random.IntN(1000) < faultRate {
 		f.doomed[p.Request] = f.plan(p.Request.ContentLength != 0)
 	}
 	doom, ok := f.doomed[p.Request]
-	if ok && p.Stage == localapi.StageDone {
+	if ok && p.Stage == local.StageDone {
 		delete(f.doomed, p.Request) // also when it was refused before: nothing follows
 	}
 	if !ok || doom.stage != p.Stage {
@@ -96,8 +96,8 @@ func (f *faults) plan(hasBody bool) plan {
 		n -= kinds[i].weight
 	}
 	stage := kinds[i].stages[f.random.IntN(len(kinds[i].stages))]
-	if stage == localapi.StageBody && !hasBody {
-		stage = localapi.StageHead
+	if stage == local.StageBody && !hasBody {
+		stage = local.StageHead
 	}
 	return plan{kinds[i], stage}
 }

@@ -12,7 +12,7 @@ import (
 	"sync"
 	"time"
 
-	"uploadfs/uploader/localapi"
+	"uploadfs/uploader/api/local"
 )
 
 // How long a daemon lives in a round.
@@ -29,7 +29,7 @@ type loop struct {
 	options
 	ledger  ledger
 	faults  *faults
-	api     *localapi.Server
+	api     *local.Server
 	daemon  *daemon
 	writers []*writer
 	random  *rand.Rand // of the loop's own goroutine
@@ -51,7 +51,7 @@ func run(ctx context.Context, o options) (sum summary, err error) {
 		}
 	}
 	const key = "sk-soak"
-	l.api, err = localapi.Open(localapi.Options{Dir: filepath.Join(o.dir, "api"), Key: key, Intercept: l.faults.intercept})
+	l.api, err = local.Open(local.Options{Dir: filepath.Join(o.dir, "api"), Key: key, Intercept: l.faults.intercept})
 	if err != nil {
 		return l.sum, err
 	}

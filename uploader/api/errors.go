@@ -1,0 +1,121 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// Kind says what an error means for the content it concerns. It decides
+// whether to try again, and as what errno the error reaches the writer.
+type Kind int
+
+const (
+	// Transient passes by itself: an outage, a timeout, 408, 409, 429, 5xx.
+	Transient Kind = iota
+	// Gone means that the Upload is unknown or expired: the content needs a new one.
+	Gone
+	// Denied is 401 or 403: the key or its rights.
+	Denied
+	// Quota is an exhausted quota; the API says 429, but waiting does not help.
+	Quota
+	// TooLarge is a size limit of the API or of a proxy (413).
+	TooLarge
+	// Refused is every other refusal that will not change by itself.
+	Refused
+	// Interrupted means that the writer did not finish: it was killed, or
+	// the file was still open when the daemon died.
+	Interrupted
+	// Local is an error of this machine's disk that is not a failed write.
+	Local
+	// Damaged means that a write to the backing file failed (ENOSPC, EIO, …)
+	// and that its bytes are missing: the content is not what was written.
+	Damaged
+	// Removed means that the file lost its last name before it was completed.
+	Removed
+	// Stopped means that the daemon is ending; the content stays for the next mount.
+	Stopped
+)
+
+func (k Kind) String() string {
+	return [...]string{"transient", "gone", "denied", "quota", "too large", "refused",
+		"interrupted", "local", "damaged", "removed", "stopped"}[k]
+}
+
+// Error is an error of a Backend call or of a session.
+type Error struct {
+	Op       string // "create", "part", "complete", "cancel", "find", or a local operation
+	UploadID string // "" where there is none yet
+	Kind     Kind
+	// Status is the HTTP status of the answer, 0 where there was none.
+	Status int
+	// RetryAfter is how long the API asks to wait; 0 when it does not say.
+	RetryAfter time.Duration
+	// Message is for people: the API's own words, one line.
+	Message string
+	Err     error // the cause, or nil
+}
+
+// Error gives one line with the operation, the Upload and the message.
+func (e *Error) Error() string {
+	msg := e.Message
+	if msg == "" && e.Err != nil {
+		msg = e.Err.Error()
+	}
+	if e.Op == "" {
+		return msg
+	}
+	if e.UploadID == "" {
+		return fmt.Sprintf("%s: %s", e.Op, msg)
+	}
+	return fmt.Sprintf("%s %s: %s", e.Op, e.UploadID, msg)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// localError wraps an error of the local disk: op failed, and errno tells why.
+func LocalError(op string, err error) error {
+	return &Error{Op: op, Kind: Local, Err: err}
+}
+
+// oneLine is the message of err for a person: without line breaks or control
+// characters, and not longer than a terminal's worth.
+func OneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	msg := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, err.Error())
+	if len(msg) > 500 {
+		msg = strings.ToValidUTF8(msg[:500], "") + "…"
+	}
+	return msg
+}
+
+// KindOf finds the kind of err in its chain. What carries none is Transient: an
+// unknown fault is tried again rather than given up.
+func KindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	return Transient
+}
+
+// ErrOutcomeUnknown is in the chain of an error of Complete whose answer was
+// lost, or was of no use, after the request may have been carried out: the File
+// may exist. Such a call must not be repeated blindly, since a second File could
+// come of it; [Backend.FindFiles] tells whether there is one.
+var ErrOutcomeUnknown = errors.New("the answer was lost, the File may exist")
+
+// ErrNotSent is in the chain of an error of a call that certainly did not reach
+// the server: its name was not found, it refused the connection, the TLS
+// handshake failed, or the context ended before there was a connection. Such a
+// call may always be repeated, Complete included.
+var ErrNotSent = errors.New("the request was not sent")

@@ -1,0 +1,100 @@
+package local
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+const (
+	maxJSONBody = 1 << 20 // an 8 GiB Upload of 1 MiB parts lists 8,192 IDs, a third of this
+	maxFraming  = 1 << 20 // a form's delimiters, heads and small fields
+
+	drainTimeout = time.Minute // for the whole rest of a refused body
+)
+
+// body reads a request's body: not more than its limit, not slower than StallTimeout allows, with faults on the way.
+// Its errors are answers: *apiError or *faultError.
+type body struct {
+	c     *call
+	src   io.ReadCloser
+	limit int64
+	n     int64 // bytes read
+	eof   bool
+	err   error // sticky
+}
+
+// open sets the limit. A body that declares to be longer is refused before a byte of it is read.
+func (b *body) open(limit int64) error {
+	b.limit = limit
+	if b.c.r.ContentLength > limit {
+		return bodyTooLarge()
+	}
+	return nil
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	if b.err != nil {
+		return 0, b.err
+	}
+	if b.eof {
+		return 0, io.EOF
+	}
+	n, err := b.read(p[:b.c.pace.bound(int64(len(p)))], time.Now().Add(b.c.s.opt.StallTimeout))
+	b.c.s.counters.bodyBytes.Add(int64(n))
+	if n > 0 {
+		b.c.pace.wait(b.c, n)
+		if fault := b.c.at(StageBody); fault != nil {
+			b.err = fault
+			return 0, fault
+		}
+	}
+	switch {
+	case b.n > b.limit:
+		b.err = bodyTooLarge()
+	case err == io.EOF:
+		return n, io.EOF
+	case errors.Is(err, os.ErrDeadlineExceeded) && b.c.stopped():
+		b.err = closing()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		b.err = refuse(http.StatusRequestTimeout, "", "No data came for %v; send the request again.", b.c.s.opt.StallTimeout)
+	case err != nil: // the client went away; the answer is for our own log
+		b.err = badRequest("", "The request body ended early: %v.", err)
+	}
+	return n, b.err
+}
+
+// read reads once, not waiting beyond deadline.
+func (b *body) read(p []byte, deadline time.Time) (int, error) {
+	b.c.rc.SetReadDeadline(deadline) // not supported by a recorder, which does not stall
+	if b.c.stopped() {               // after the line above, so that cutOff's deadline is not overwritten unseen
+		return 0, os.ErrDeadlineExceeded
+	}
+	n, err := b.src.Read(p)
+	b.n += int64(n)
+	b.eof = err == io.EOF // net/http then lifts the deadline and watches for a client that goes away
+	return n, err
+}
+
+// drain reads and drops the rest of the body after an early answer, within bounds. If it does not reach the end,
+// net/http closes the connection.
+func (b *body) drain() {
+	if b.n == 0 && b.c.r.Header.Get("Expect") != "" {
+		return // the client waits for a 100 that will not come; net/http closes the connection
+	}
+	most := b.limit + b.c.s.opt.MaxPartBytes + maxFraming // a part sent to the wrong place, a File a little too large
+	end := time.Now().Add(drainTimeout)
+	withBuffer(func(buf []byte) {
+		for !b.eof && b.n <= most {
+			deadline := time.Now().Add(b.c.s.opt.StallTimeout)
+			if deadline.After(end) {
+				deadline = end
+			}
+			if _, err := b.read(buf, deadline); err != nil {
+				return
+			}
+		}
+	})
+}

@@ -1,0 +1,192 @@
+package local
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Stage is a place in a request's life where it can be made to fail.
+type Stage string
+
+// The stages, in order. Every request passes StageHead, those with a body StageBody; refused ones end there.
+const (
+	StageHead     Stage = "head"     // the head was read; nothing was checked, not even the key
+	StageBody     Stage = "body"     // some of the body was read: after every read, see Point.Received
+	StageReceived Stage = "received" // all of the body was read; nothing has taken effect
+	StageDone     Stage = "done"     // all is done (the part stored, the File made); nothing was answered
+)
+
+// Point is where a request is.
+type Point struct {
+	Op       Op
+	Stage    Stage
+	ID       string        // the Upload or File that the path names, if any
+	Received int64         // bytes of the body read so far, the form's framing included
+	Request  *http.Request // its Body must be left alone
+}
+
+// InterceptFunc decides on a request at a stage: nil lets it pass. It is called on the request's goroutine, by many
+// requests at once, and may block (on Request.Context(), not for ever) to hold a request where it is.
+type InterceptFunc func(Point) *Fault
+
+// Fault is what happens to a request instead of success. With neither Reset nor Status it is only a delay.
+type Fault struct {
+	// Delay is waited first.
+	Delay time.Duration
+
+	// Reset breaks the connection (TCP RST); nothing is answered.
+	Reset bool
+
+	// Status, Code and Message are answered in the error envelope.
+	Status  int
+	Code    string
+	Message string
+
+	// RetryAfter is sent in seconds, rounded up, if positive.
+	RetryAfter time.Duration
+
+	// RawBody, if not empty, is sent as text/html in place of the envelope, as proxies do.
+	RawBody string
+}
+
+// faultError carries a Fault to where requests are answered.
+type faultError struct{ *Fault }
+
+func (e *faultError) Error() string {
+	if e.Reset {
+		return "fault on request: reset"
+	}
+	return fmt.Sprintf("fault on request: status %d", e.Status)
+}
+
+// FaultMode is how Faults.FailEvery fails a request.
+type FaultMode string
+
+// The modes.
+const (
+	FaultServerError FaultMode = "500"   // answered 500 before anything is done
+	FaultRateLimit   FaultMode = "429"   // answered 429 with Retry-After before anything is done
+	FaultReset       FaultMode = "reset" // the connection is reset, in the middle of the body if there is one
+	FaultLost        FaultMode = "lost"  // done, but the connection is reset instead of an answer
+)
+
+// Faults makes a bad network and a bad service, at a rate.
+type Faults struct {
+	// FailEvery fails every Nth request in the way of Mode; 0 fails none.
+	FailEvery int
+	Mode      FaultMode
+
+	// RetryAfter goes with FaultRateLimit, 1 s if zero.
+	RetryAfter time.Duration
+
+	// Latency delays every request before anything is done.
+	Latency time.Duration
+
+	// RatePerConnection bounds what one connection sends or receives, in bytes of body per second; 0 is no bound.
+	RatePerConnection int64
+}
+
+// SetIntercept replaces Options.Intercept; nil removes it. Requests under way see the new one at their next stage.
+func (s *Server) SetIntercept(f InterceptFunc) { s.intercept.Store(&f) }
+
+// SetFaults replaces Options.Faults, for requests that begin afterwards.
+func (s *Server) SetFaults(f Faults) { s.faults.Store(&f) }
+
+// useFaults fixes what Faults do to this request.
+func (c *call) useFaults(f *Faults) {
+	nth := c.s.counters.faultTurn.Add(1)
+	c.doomed = f.FailEvery > 0 && nth%int64(f.FailEvery) == 0
+	c.faults = f
+	// HTTP/1.1 has one request at a time on a connection, so pacing each request paces the connection.
+	c.pace.rate = f.RatePerConnection
+}
+
+// at passes a stage, or returns why the request cannot.
+func (c *call) at(stage Stage) error {
+	fault := c.rateFault(stage)
+	if intercept := *c.s.intercept.Load(); fault == nil && intercept != nil {
+		fault = intercept(Point{Op: c.op, Stage: stage, ID: c.id, Received: c.body.n, Request: c.r})
+	}
+	if fault == nil {
+		return nil
+	}
+	c.pause(fault.Delay)
+	if fault.Reset || fault.Status != 0 {
+		return &faultError{fault}
+	}
+	return nil
+}
+
+// rateFault is the part of Faults that concerns a stage.
+func (c *call) rateFault(stage Stage) *Fault {
+	f := c.faults
+	if stage == StageHead {
+		c.pause(f.Latency)
+	}
+	if !c.doomed {
+		return nil
+	}
+	hasBody := c.r.ContentLength != 0
+	halfway := stage == StageBody && c.body.n >= c.r.ContentLength/2
+	switch {
+	case f.Mode == FaultServerError && stage == StageHead:
+		return &Fault{Status: http.StatusInternalServerError, Message: "The server had an error (on request)."}
+	case f.Mode == FaultRateLimit && stage == StageHead:
+		return &Fault{Status: http.StatusTooManyRequests, Code: "rate_limit_exceeded",
+			Message: "Rate limit reached (on request).", RetryAfter: max(f.RetryAfter, time.Second)}
+	case f.Mode == FaultReset && (hasBody && halfway || !hasBody && stage == StageHead):
+		return &Fault{Reset: true}
+	case f.Mode == FaultLost && stage == StageDone:
+		return &Fault{Reset: true}
+	}
+	return nil
+}
+
+// fault answers as a Fault says.
+func (c *call) fault(f *Fault) {
+	if f.Reset {
+		c.abort()
+		return
+	}
+	if f.RetryAfter > 0 {
+		seconds := (f.RetryAfter + time.Second - 1) / time.Second
+		c.w.Header().Set("Retry-After", strconv.FormatInt(int64(seconds), 10))
+	}
+	if f.RawBody != "" {
+		c.write(f.Status, "text/html", []byte(f.RawBody))
+		return
+	}
+	e := refuse(f.Status, "", "%s", f.Message)
+	e.Code = f.Code
+	c.refuse(e)
+}
+
+// pacer slows a stream down to a rate.
+type pacer struct {
+	rate  int64     // bytes per second; 0 is no bound
+	start time.Time // of the stream
+	bytes int64     // since then
+}
+
+// bound bounds the next step to about a twentieth of a second's worth.
+func (p *pacer) bound(n int64) int64 {
+	if p.rate <= 0 {
+		return n
+	}
+	if p.start.IsZero() {
+		p.start = time.Now()
+	}
+	return min(n, max(1, p.rate/20))
+}
+
+// wait waits until the n bytes of the step are due.
+func (p *pacer) wait(c *call, n int) {
+	if p.rate <= 0 {
+		return
+	}
+	p.bytes += int64(n)
+	due := time.Duration(float64(p.bytes) / float64(p.rate) * float64(time.Second))
+	c.pause(time.Until(p.start.Add(due)))
+}

@@ -1,0 +1,108 @@
+package local
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// The API's own limits. The reference says "64 MB", "8 GB" and "512 MB"; the official helpers send 64·1024·1024
+// bytes, so the binary readings are the ones that a client may rely on.
+const (
+	DefaultMaxPartBytes   = 64 << 20
+	DefaultMaxUploadBytes = 8 << 30
+	DefaultMaxFileBytes   = 512 << 20
+
+	// DefaultUploadTTL is how long an Upload stays open. A part does not prolong it.
+	DefaultUploadTTL = time.Hour
+
+	// DefaultStallTimeout is how long a connection may go without a byte while one is due.
+	DefaultStallTimeout = 60 * time.Second
+
+	// DefaultCollectEvery is how often the janitor looks for garbage.
+	DefaultCollectEvery = time.Minute
+
+	// rememberEnded is how long after its expiry an ended Upload is still known by name (and refused as completed,
+	// cancelled or expired). After that it is unknown, and costs no memory.
+	rememberEnded = time.Hour
+)
+
+// Options configures a Server. Only Dir is required; a zero field means its default.
+type Options struct {
+	// Dir holds everything. It is made (0700) if it does not exist.
+	Dir string
+
+	// Key is the bearer token that every request must carry. Empty: no authentication.
+	Key string
+
+	// UploadTTL is the life of an Upload from its creation, 1 h by default.
+	UploadTTL time.Duration
+
+	// MaxPartBytes, MaxUploadBytes and MaxFileBytes bound a part, an Upload and a File posted whole.
+	MaxPartBytes, MaxUploadBytes, MaxFileBytes int64
+
+	// AllowMissingFilename accepts a part whose form field has no filename, as the published curl example
+	// (-F data="…") sends it. The service itself answers 400.
+	AllowMissingFilename bool
+
+	// RequirePartContentType refuses a part whose form field has no Content-Type, as Azure does.
+	RequirePartContentType bool
+
+	// CountUnlistedParts makes parts that complete does not list count in the total. What the service does is
+	// unknown; clients must be right either way.
+	CountUnlistedParts bool
+
+	// TrustMD5 takes the MD5 that complete is given for right, and does not read the content for it. It is for
+	// measuring a client on the server's own machine, where the real service's hashing would cost the client nothing.
+	TrustMD5 bool
+
+	// StallTimeout cuts off a client that neither sends nor takes a byte for so long, 60 s by default.
+	StallTimeout time.Duration
+
+	// CollectEvery is the janitor's period, 1 min by default. Collect does the same at once.
+	CollectEvery time.Duration
+
+	// Now is the clock, time.Now by default. It may be called concurrently.
+	Now func() time.Time
+
+	// Log receives what an operator should know. Nothing is logged by default.
+	Log *slog.Logger
+
+	// Faults fails requests at a rate. SetFaults replaces it.
+	Faults Faults
+
+	// Intercept fails chosen requests at chosen places. SetIntercept replaces it.
+	Intercept InterceptFunc
+
+	// Observe is told of every finished request, on the request's goroutine.
+	Observe func(Event)
+}
+
+// withDefaults fills in the zero fields.
+func (o Options) withDefaults() (Options, error) {
+	if o.Dir == "" {
+		return o, errors.New("localapi: name the directory to store in (Options.Dir)")
+	}
+	for _, field := range []struct {
+		value   *int64
+		initial int64
+	}{
+		{&o.MaxPartBytes, DefaultMaxPartBytes},
+		{&o.MaxUploadBytes, DefaultMaxUploadBytes},
+		{&o.MaxFileBytes, DefaultMaxFileBytes},
+		{(*int64)(&o.UploadTTL), int64(DefaultUploadTTL)},
+		{(*int64)(&o.StallTimeout), int64(DefaultStallTimeout)},
+		{(*int64)(&o.CollectEvery), int64(DefaultCollectEvery)},
+	} {
+		if *field.value <= 0 {
+			*field.value = field.initial
+		}
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return o, nil
+}

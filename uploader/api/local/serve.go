@@ -1,0 +1,70 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+)
+
+// NewHTTPServer returns an http.Server for s with limits that fit it: HTTP/1.1 only (HTTP/2 would put all parts on
+// one connection, and on one connection's rate), bounded headers, and no deadline on a whole request, because a part
+// may take long; stalls are cut off by Options.StallTimeout instead. It counts connections in Stats.
+//
+// The caller runs it and shuts it down; Serve is the short way.
+func (s *Server) NewHTTPServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		Protocols:         protocols,
+		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelWarn),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateNew {
+				s.counters.connections.Add(1)
+			}
+		},
+	}
+}
+
+// Serve accepts connections on l until Shutdown or Close (which may have come before it), and then returns nil. It
+// closes l.
+func (s *Server) Serve(l net.Listener) error {
+	hs := s.NewHTTPServer()
+	s.callMu.Lock()
+	if s.closed {
+		s.callMu.Unlock()
+		return l.Close()
+	}
+	s.servers = append(s.servers, hs)
+	s.callMu.Unlock()
+
+	if err := hs.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// Shutdown stops accepting connections, waits for the requests under way until ctx ends, and closes the Server.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.callMu.Lock()
+	servers := s.servers
+	s.callMu.Unlock()
+
+	var errs []error
+	for _, hs := range servers {
+		errs = append(errs, hs.Shutdown(ctx))
+	}
+	return errors.Join(append(errs, s.Close())...)
+}

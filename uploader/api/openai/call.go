@@ -1,0 +1,218 @@
+package openai
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"uploadfs/uploader/api"
+
+	"github.com/openai/openai-go/v3/option"
+)
+
+// maxAnswer bounds what is read of one answer. The longest legitimate one is a
+// page of the list of Files, some 300 bytes each.
+const maxAnswer = 4 << 20
+
+// call is one call of a Backend method.
+type call struct {
+	op       string
+	uploadID string
+	stall    time.Duration
+	body     *io.SectionReader // of a part, else nil
+}
+
+// send makes the request with the SDK and checks the answer. What it returns
+// when the exchange itself went well is a complaint about the answer.
+type send func(ctx context.Context, opts ...option.RequestOption) error
+
+// do makes the call, and makes it once more if the key was refused and there is
+// a new one. Its errors are *[api.Error] without any key in them.
+func (b *Backend) do(ctx context.Context, c call, send send) error {
+	key := b.keys.current()
+	fault := b.attempt(ctx, c, key, send)
+	if fault != nil && fault.Status == http.StatusUnauthorized {
+		next, err := b.keys.renew(key)
+		switch {
+		case err != nil:
+			fault.Message += "; " + oneLine(err.Error())
+		case next != key:
+			fault = b.attempt(ctx, c, next, send)
+		}
+	}
+	if fault == nil {
+		return nil // not a nil *api.Error in an error
+	}
+	fault.Message = clip(b.keys.redact(fault.Message), maxMessage) // in this order: no half of a key may remain
+	if fault.Err != nil {
+		if text := fault.Err.Error(); b.keys.redact(text) != text {
+			fault.Err = errors.New(b.keys.redact(text))
+		}
+	}
+	return fault
+}
+
+// attempt makes one request and says what became of it; nil is success.
+func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *api.Error {
+	watched, dog := watch(ctx, c.stall)
+	defer dog.stop()
+	x := &exchange{call: c, dog: dog}
+	if c.body != nil {
+		p, err := newPart(c.body, dog.kick)
+		if err != nil {
+			return &api.Error{Op: c.op, UploadID: c.uploadID, Kind: api.Local, Err: err}
+		}
+		x.part = p
+	}
+	watched = httptrace.WithClientTrace(watched, &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) {
+			x.connected.Store(true)
+			dog.kick()
+		},
+		GotFirstResponseByte: dog.kick,
+	})
+	opts := []option.RequestOption{option.WithMiddleware(x.roundTrip)}
+	if key != "" {
+		opts = append(opts, option.WithAPIKey(key))
+	}
+
+	err := send(watched, opts...)
+	var partErr error
+	if x.part != nil {
+		partErr = x.part.close()
+	}
+	if err == nil {
+		return nil
+	}
+	if x.refusal != nil {
+		return x.refusal
+	}
+	fault := &api.Error{Op: c.op, UploadID: c.uploadID, Status: x.status}
+	switch {
+	case partErr != nil:
+		fault.Kind, fault.Err = api.Local, partErr
+	case errors.Is(context.Cause(watched), errStalled):
+		fault.Message = fmt.Sprintf("no progress for %v", c.stall)
+	case ctx.Err() != nil:
+		cause := context.Cause(ctx)
+		fault.Kind, fault.Err = api.KindOf(cause), cause
+		if !errors.Is(cause, ctx.Err()) {
+			fault.Err = fmt.Errorf("%w (%w)", cause, ctx.Err())
+		}
+		fault.Message = cause.Error()
+	case !x.reached:
+		// The SDK refused to make the request of what it was given.
+		fault.Kind, fault.Err = api.Refused, err
+	case x.status != 0:
+		fault.Message = fmt.Sprintf("unexpected answer (%s): %v", statusText(x.status), err)
+		if text := excerpt(x.answer); text != "" {
+			fault.Message += ": " + text
+		}
+	default:
+		fault.Message, fault.Err = "no answer: "+explain(bare(err)), bare(err)
+	}
+	if x.status == 0 && !x.connected.Load() {
+		fault.Err = notSent(fault.Err)
+	}
+	return fault
+}
+
+// notSent marks err as the error of a request that did not leave this machine.
+func notSent(err error) error {
+	if err == nil {
+		return api.ErrNotSent
+	}
+	return fmt.Errorf("%w: %w", api.ErrNotSent, err)
+}
+
+// bare takes the method and the URL off an error of the HTTP client.
+func bare(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
+
+// explain puts an error of the connection in one line, with what is to be done
+// about it where that is known.
+func explain(err error) string {
+	if errors.Is(err, io.EOF) {
+		return "the server closed the connection"
+	}
+	text := oneLine(err.Error())
+	if unknown := (x509.UnknownAuthorityError{}); errors.As(err, &unknown) {
+		text += " (if the service has its own authority, name its certificates in SSL_CERT_FILE)"
+	}
+	return text
+}
+
+// exchange is the HTTP side of one attempt.
+type exchange struct {
+	call
+	dog  *watchdog
+	part *part // nil unless op is a part
+
+	connected atomic.Bool // set by the transport's goroutines
+
+	// The following belong to the goroutine that makes the call.
+	reached bool       // the SDK made a request
+	status  int        // of the answer, 0 while there is none
+	answer  []byte     // its body, as far as it was read
+	refusal *api.Error // the answer, if it was not a success
+}
+
+// roundTrip is the middleware round one request. It gives the part its body,
+// takes the whole answer off the connection, so that this can be used again, and
+// keeps from the SDK what it has no words for: refusals that are not JSON, and
+// successes that are not either.
+func (x *exchange) roundTrip(req *http.Request, next option.MiddlewareNext) (*http.Response, error) {
+	x.reached = true
+	if x.part != nil {
+		x.part.attach(req)
+	}
+	res, err := next(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	x.status = res.StatusCode
+	x.answer, err = io.ReadAll(io.LimitReader(kicking{res.Body, x.dog}, maxAnswer))
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		// Also if the rest of the answer was lost: its status says enough.
+		x.refusal = refusal(x.call, res.StatusCode, res.Header, x.answer)
+		return nil, x.refusal
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cut short: %w", err)
+	}
+	if trimmed := bytes.TrimSpace(x.answer); !bytes.HasPrefix(trimmed, []byte("{")) || !json.Valid(trimmed) {
+		return nil, errors.New("not a JSON object")
+	}
+	res.Header.Set("Content-Type", "application/json") // some gateways drop it
+	res.Body = io.NopCloser(bytes.NewReader(x.answer))
+	return res, nil
+}
+
+// kicking is an answer whose arrival is progress.
+type kicking struct {
+	io.Reader
+	dog *watchdog
+}
+
+func (k kicking) Read(p []byte) (int, error) {
+	n, err := k.Reader.Read(p)
+	if n > 0 {
+		k.dog.kick()
+	}
+	return n, err
+}

@@ -1,0 +1,108 @@
+package openai
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// What a zero field of [Config] means.
+const (
+	DefaultBaseURL       = "https://api.openai.com/v1"
+	DefaultSlots         = 8
+	DefaultStall         = time.Minute
+	DefaultCompleteStall = 5 * time.Minute
+)
+
+// Config says where the API is and how to talk to it. The environment is not
+// read: whoever wires the program does that, once.
+type Config struct {
+	// BaseURL ends in /v1, where the service has versions. "" means DefaultBaseURL.
+	BaseURL string
+
+	// Organization and Project are sent as headers unless empty.
+	Organization, Project string
+
+	// Key is asked in New and again after a 401. nil sends no key.
+	Key KeySource
+
+	// Header is added to every request (OPENAI_CUSTOM_HEADERS).
+	Header http.Header
+
+	// UserAgent replaces the SDK's unless empty.
+	UserAgent string
+
+	// Slots is how many parts are sent at once: so many connections are kept
+	// for them, and no more are opened. Further parts wait for one.
+	Slots int
+
+	// Stall is how long a call may go without any progress before it counts
+	// as a broken connection; CompleteStall is the same for Complete, where the
+	// service puts the File together before it answers. A call that
+	// progresses may take any time.
+	Stall, CompleteStall time.Duration
+
+	// InsecureHTTP allows the key to be sent over plain http to another
+	// machine.
+	InsecureHTTP bool
+
+	// TLS replaces the default client configuration (the system's roots, and
+	// SSL_CERT_FILE), for a service with its own roots.
+	TLS *tls.Config
+}
+
+// withDefaults fills the zero fields.
+func (c Config) withDefaults() Config {
+	if c.BaseURL == "" {
+		c.BaseURL = DefaultBaseURL
+	}
+	if c.Slots <= 0 {
+		c.Slots = DefaultSlots
+	}
+	if c.Stall <= 0 {
+		c.Stall = DefaultStall
+	}
+	if c.CompleteStall <= 0 {
+		c.CompleteStall = DefaultCompleteStall
+	}
+	return c
+}
+
+// parseBaseURL refuses what could not be a base URL or would be lost on the way:
+// the calls' paths take the place of a query, and credentials in a URL end up in
+// logs.
+func parseBaseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		var detail *url.Error // its own text would repeat the URL
+		if errors.As(err, &detail) {
+			err = detail.Err
+		}
+		return nil, fmt.Errorf("base URL %q: %w", s, err)
+	}
+	switch {
+	case u.User != nil:
+		return nil, errors.New("the base URL must not carry a user name or password: use the API key")
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, fmt.Errorf("base URL %q must begin with https:// or http://, as in %s", s, DefaultBaseURL)
+	case u.Hostname() == "":
+		return nil, fmt.Errorf("base URL %q names no host, as %s does", s, DefaultBaseURL)
+	case u.RawQuery != "" || u.Fragment != "":
+		return nil, fmt.Errorf("base URL %q must end with the path, as %s does", s, DefaultBaseURL)
+	}
+	return u, nil
+}
+
+// exposed reports whether what is sent to u can be read on a network: plain http
+// to anything but this machine.
+func exposed(u *url.URL) bool {
+	if u.Scheme != "http" || u.Hostname() == "localhost" {
+		return false
+	}
+	ip := net.ParseIP(u.Hostname())
+	return ip == nil || !ip.IsLoopback()
+}

@@ -1,0 +1,102 @@
+package openai
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// KeySource returns the API key as it is now; "" means that there is none. White
+// space around it is removed, so the content of a file will do. It is called
+// rarely, never concurrently, and may read a file.
+type KeySource func() (string, error)
+
+// StaticKey is a key that does not change.
+func StaticKey(key string) KeySource {
+	return func() (string, error) { return key, nil }
+}
+
+// minSecret is the length from which on a key is one. A shorter one is a
+// placeholder, for a server that checks none: it would be found in many words
+// that have nothing to do with it, IDs among them.
+const minSecret = 8
+
+// keyring holds the key in use. It may be used concurrently.
+type keyring struct {
+	source KeySource // nil: the key is final
+
+	mu   sync.Mutex
+	key  string
+	seen []string // every key there was, for redaction; grows by one with each rotation
+}
+
+// newKeyring asks source for the first key.
+func newKeyring(source KeySource) (*keyring, error) {
+	k := &keyring{source: source}
+	if source == nil {
+		return k, nil
+	}
+	key, err := k.read()
+	if err != nil {
+		return nil, err
+	}
+	k.use(key)
+	return k, nil
+}
+
+func (k *keyring) read() (string, error) {
+	key, err := k.source()
+	if err != nil {
+		return "", fmt.Errorf("read the API key: %w", err)
+	}
+	key = strings.TrimSpace(key)
+	if strings.ContainsFunc(key, func(r rune) bool { return r > unicode.MaxASCII || r <= ' ' || r == 0x7f }) {
+		return "", errors.New("the API key contains white space, control or non-ASCII characters: give the key alone")
+	}
+	return key, nil
+}
+
+// use makes key the current one. Callers hold mu, or are alone.
+func (k *keyring) use(key string) {
+	k.key = key
+	if len(key) >= minSecret {
+		k.seen = append(k.seen, key)
+	}
+}
+
+func (k *keyring) current() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.key
+}
+
+// renew returns the key to use after refused was answered with 401. It is the
+// same key if no other was found. Of many calls refused at once, one reads.
+func (k *keyring) renew(refused string) (string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.source == nil || k.key != refused {
+		return k.key, nil
+	}
+	key, err := k.read()
+	if err != nil {
+		return "", err
+	}
+	if key != refused {
+		k.use(key)
+	}
+	return key, nil
+}
+
+// redact takes every key there was out of s, which may repeat what a server
+// said.
+func (k *keyring) redact(s string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range k.seen {
+		s = strings.ReplaceAll(s, key, "[API key]")
+	}
+	return s
+}

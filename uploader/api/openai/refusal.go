@@ -1,0 +1,160 @@
+package openai
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"uploadfs/uploader/api"
+
+	"github.com/openai/openai-go/v3"
+)
+
+const (
+	maxMessage = 400     // bytes of an error's message
+	maxExcerpt = 8 << 10 // bytes that are looked at of an answer that is not the API's
+)
+
+// The API gives refusals of these kinds no code of their own, so their text has
+// to be read.
+var (
+	saysGone = regexp.MustCompile(`(?i)\bupload(_\w+)?\b.{0,80}\b(expired|not found|not exist|no longer exists?|cancell?ed)\b` +
+		`|\b(no such|unknown|expired|cancell?ed) upload\b`)
+	saysTooLarge  = regexp.MustCompile(`(?i)\btoo (large|big)\b|\bmax(imum)?\b.{0,30}\bsize\b|\bsize limit\b`)
+	saysEnded     = regexp.MustCompile(`(?i)\b(expired|cancell?ed)\b`)
+	saysCompleted = regexp.MustCompile(`(?i)\bcompleted\b`)
+)
+
+// refusal makes an error of an answer that is not a success. Its message may be
+// long, and contain the key.
+func refusal(c call, status int, header http.Header, body []byte) *api.Error {
+	answer := parseError(body)
+	e := &api.Error{
+		Op:         c.op,
+		UploadID:   c.uploadID,
+		Kind:       kindOf(c, status, answer),
+		Status:     status,
+		RetryAfter: retryAfter(header, time.Now()),
+		Message:    oneLine(answer.Message),
+	}
+	if e.Message == "" {
+		e.Message = statusText(status)
+		if text := excerpt(body); text != "" {
+			e.Message += ": " + text
+		}
+		if to := header.Get("Location"); status < 400 && to != "" {
+			e.Message += ": the base URL leads elsewhere, to " + oneLine(to)
+		}
+	}
+	// An earlier Complete of ours may have made the File.
+	if c.op == opComplete && e.Kind == api.Refused && saysCompleted.MatchString(answer.Message) {
+		e.Err = api.ErrOutcomeUnknown
+	}
+	return e
+}
+
+// parseError reads {"error": {…}}. What is something else gives a zero Error.
+func parseError(body []byte) openai.Error {
+	var envelope struct {
+		Error json.RawMessage `json:"error"`
+	}
+	var answer openai.Error
+	if json.Unmarshal(body, &envelope) == nil && len(envelope.Error) > 0 && envelope.Error[0] == '{' {
+		_ = answer.UnmarshalJSON(envelope.Error) // leaves what it cannot read empty
+	}
+	return answer
+}
+
+// kindOf is the table of refusals.
+func kindOf(c call, status int, answer openai.Error) api.Kind {
+	switch {
+	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+		return api.Denied
+	case status == http.StatusTooManyRequests:
+		if answer.Code == "insufficient_quota" || answer.Type == "insufficient_quota" {
+			return api.Quota
+		}
+		return api.Transient
+	case status == http.StatusRequestTimeout, status == http.StatusConflict, status >= 500, status < 400:
+		return api.Transient
+	case status == http.StatusRequestEntityTooLarge:
+		return api.TooLarge
+	case c.uploadID != "" && (status == http.StatusNotFound || saysGone.MatchString(answer.Message)):
+		return api.Gone
+	case saysTooLarge.MatchString(answer.Message):
+		return api.TooLarge
+	}
+	return api.Refused
+}
+
+// retryAfter reads how long a server asks to wait: the milliseconds that the
+// official SDKs know, else seconds or a date as in RFC 9110, section 10.2.3. A
+// date is taken relative to the server's own clock where it tells that.
+func retryAfter(header http.Header, now time.Time) time.Duration {
+	if ms, err := strconv.ParseFloat(header.Get("Retry-After-Ms"), 64); err == nil {
+		return duration(ms, time.Millisecond)
+	}
+	value := header.Get("Retry-After")
+	if s, err := strconv.ParseFloat(value, 64); err == nil {
+		return duration(s, time.Second)
+	}
+	at, err := http.ParseTime(value)
+	if err != nil {
+		return 0
+	}
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+		now = date
+	}
+	return max(0, at.Sub(now))
+}
+
+// duration is n units, within 0 and the longest Duration.
+func duration(n float64, unit time.Duration) time.Duration {
+	d := n * float64(unit)
+	switch {
+	case math.IsNaN(d) || d <= 0:
+		return 0
+	case d >= math.MaxInt64:
+		return math.MaxInt64
+	}
+	return time.Duration(d)
+}
+
+// statusText is "503 Service Unavailable".
+func statusText(status int) string {
+	return strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
+}
+
+var markup = regexp.MustCompile(`(?s)<(style|script)\b.*?</(style|script)>|<[^>]*>`)
+
+// excerpt is the beginning of the words in an answer that is not the API's, such
+// as a proxy's error page.
+func excerpt(body []byte) string {
+	return oneLine(markup.ReplaceAllString(string(body[:min(len(body), maxExcerpt)]), " "))
+}
+
+// oneLine makes s fit for logs and terminals: no control characters, no line
+// ends, no invalid UTF-8, single spaces.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Cf) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	return strings.Join(strings.Fields(s), " ")
+}
+
+// clip cuts s to at most n bytes, at a character's border.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "") + "…"
+}

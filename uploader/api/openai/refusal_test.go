@@ -1,0 +1,128 @@
+package openai
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"uploadfs/uploader/api"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestKinds(t *testing.T) {
+	const up = "upload_1"
+	for _, test := range []struct {
+		op, uploadID string
+		status       int
+		message      string
+		code         string
+		want         api.Kind
+	}{
+		{opCreate, "", 400, "'fine-tuna' is not one of ['fine-tune', 'assistants'] - 'purpose'", "", api.Refused},
+		{opCreate, "", 400, "File is too large.", "", api.TooLarge},
+		{opCreate, "", 400, "The maximum allowed file size is 8 GB.", "", api.TooLarge},
+		{opCreate, "", 400, "Invalid 'expires_after': it must be at least 3600.", "", api.Refused},
+		{opCreate, "", 404, "Invalid URL (POST /uploads)", "", api.Refused},
+		{opCreate, "", 401, "Incorrect API key provided: sk-x.", "invalid_api_key", api.Denied},
+		{opCreate, "", 403, "You have insufficient permissions for this operation.", "", api.Denied},
+		{opCreate, "", 429, "You exceeded your current quota.", "insufficient_quota", api.Quota},
+		{opCreate, "", 429, "Rate limit reached.", "rate_limit_exceeded", api.Transient},
+		{opCreate, "", 302, "", "", api.Transient},
+		{opCreate, "", 422, "Unprocessable.", "", api.Refused},
+		{opPart, up, 408, "", "", api.Transient},
+		{opPart, up, 409, "Conflict.", "", api.Transient},
+		{opPart, up, 500, "The upload has expired.", "", api.Transient},
+		{opPart, up, 503, "", "", api.Transient},
+		{opPart, up, 599, "", "", api.Transient},
+		{opPart, up, 404, "No such Upload object: upload_1", "", api.Gone},
+		{opPart, up, 404, "", "", api.Gone},
+		{opPart, up, 400, "Upload upload_1 has expired.", "", api.Gone},
+		{opPart, up, 400, "upload_1 is expired", "", api.Gone},
+		{opPart, up, 400, "No such upload: upload_1", "", api.Gone},
+		{opPart, up, 400, "Upload upload_1 is already cancelled.", "", api.Gone},
+		{opPart, up, 400, "Upload upload_1 is already completed.", "", api.Refused},
+		{opPart, up, 400, "The browser (or proxy) sent a request that this server could not understand.", "", api.Refused},
+		{opPart, up, 400, "File is too large.", "", api.TooLarge},
+		{opPart, up, 413, "", "", api.TooLarge},
+		{opComplete, up, 400, "Upload upload_1 was declared with 6 bytes, but the listed parts have 7.", "", api.Refused},
+		{opComplete, up, 400, "No such Part in Upload upload_1: part_1", "", api.Refused},
+		{opComplete, up, 400, "The md5 does not match.", "", api.Refused},
+	} {
+		t.Run(fmt.Sprintf("%s %d %s", test.op, test.status, test.message), func(t *testing.T) {
+			body := fmt.Sprintf(`{"error":{"message":%q,"type":"x","param":null,"code":%q}}`, test.message, test.code)
+			got := refusal(call{op: test.op, uploadID: test.uploadID}, test.status, http.Header{}, []byte(body))
+			require.Equal(t, test.want.String(), got.Kind.String())
+			require.Equal(t, test.status, got.Status)
+			require.Equal(t, test.op, got.Op)
+			require.Equal(t, test.uploadID, got.UploadID)
+			if test.message != "" {
+				require.Equal(t, test.message, got.Message)
+			}
+		})
+	}
+}
+
+func TestMessages(t *testing.T) {
+	for body, want := range map[string]string{
+		`{"error":{"message":"Two\nlines,\ta \u001b[1mbold\u001b[0m one \u2028 and \u202emore"}}`: "Two lines, a [1mbold [0m one and more",
+		`{"error":{"message":null}}`:                    `413 Request Entity Too Large: {"error":{"message":null}}`,
+		`{"error":"nope"}`:                              `413 Request Entity Too Large: {"error":"nope"}`,
+		`{"error":{"message":"M","code":7,"param":{}}}`: "M",
+		"":   "413 Request Entity Too Large",
+		"{}": "413 Request Entity Too Large: {}",
+		"<html>\r\n<head><title>413</title></head>\r\n<body>\xff<center>nginx</center></body></html>": "413 Request Entity Too Large: 413 \uFFFD nginx",
+		strings.Repeat("x", 9<<10): "413 Request Entity Too Large: " + strings.Repeat("x", maxExcerpt),
+	} {
+		got := refusal(call{op: opPart}, http.StatusRequestEntityTooLarge, http.Header{}, []byte(body))
+		require.Equal(t, want, got.Message)
+		require.Equal(t, api.TooLarge, got.Kind)
+	}
+}
+
+func TestRetryAfterHeader(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	at := func(d time.Duration) string { return now.Add(d).Format(http.TimeFormat) }
+	for name, test := range map[string]struct {
+		header map[string]string
+		want   time.Duration
+	}{
+		"none":              {nil, 0},
+		"seconds":           {map[string]string{"Retry-After": "20"}, 20 * time.Second},
+		"fraction":          {map[string]string{"Retry-After": "1.5"}, 1500 * time.Millisecond},
+		"zero":              {map[string]string{"Retry-After": "0"}, 0},
+		"negative":          {map[string]string{"Retry-After": "-3"}, 0},
+		"not a number":      {map[string]string{"Retry-After": "NaN"}, 0},
+		"for ever":          {map[string]string{"Retry-After": "1e300"}, 1<<63 - 1},
+		"nonsense":          {map[string]string{"Retry-After": "soon"}, 0},
+		"milliseconds win":  {map[string]string{"Retry-After-Ms": "250", "Retry-After": "1"}, 250 * time.Millisecond},
+		"bad milliseconds":  {map[string]string{"Retry-After-Ms": "x", "Retry-After": "1"}, time.Second},
+		"date":              {map[string]string{"Retry-After": at(time.Minute)}, time.Minute},
+		"past date":         {map[string]string{"Retry-After": at(-time.Minute)}, 0},
+		"the server's date": {map[string]string{"Retry-After": at(time.Hour), "Date": at(59 * time.Minute)}, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			header := http.Header{}
+			for k, v := range test.header {
+				header.Set(k, v)
+			}
+			require.Equal(t, test.want, retryAfter(header, now))
+		})
+	}
+}
+
+func TestCompletedBefore(t *testing.T) {
+	body := []byte(`{"error":{"message":"Upload upload_1 is already completed."}}`)
+	complete := refusal(call{op: opComplete, uploadID: "upload_1"}, 400, http.Header{}, body)
+	require.ErrorIs(t, complete, api.ErrOutcomeUnknown)
+	part := refusal(call{op: opPart, uploadID: "upload_1"}, 400, http.Header{}, body)
+	require.NotErrorIs(t, part, api.ErrOutcomeUnknown)
+}
+
+func TestClip(t *testing.T) {
+	require.Equal(t, "four", clip("four", 4))
+	require.Equal(t, "fou…", clip("fours", 3))
+	require.Equal(t, "é…", clip("éé", 3), "no half characters")
+}

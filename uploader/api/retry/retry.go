@@ -1,0 +1,224 @@
+// Package retry is the one place that repeats calls to the API.
+//
+// [New] wraps a Backend. What is transient is tried again, with exponential
+// backoff and full jitter, for as long as the context lives; the API's
+// Retry-After is honoured. Everything else is returned at once.
+//
+// Complete is special. Its answer can be lost after the File has come into
+// being, and to repeat it blindly could lead to a second one. So it is repeated
+// only when the server certainly did not carry it out, or when the caller can
+// tell that there is no File yet (see [api.WithOutcomeCheck]); otherwise the
+// error is returned at once, with [api.ErrOutcomeUnknown] in its chain. The other calls may be carried out twice without
+// harm: an Upload that nobody knows expires, and a part that nobody lists is
+// left out.
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"uploadfs/uploader/api"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// What a zero field of [Options] means.
+const (
+	DefaultFirst         = 250 * time.Millisecond
+	DefaultMax           = 30 * time.Second
+	DefaultMaxRetryAfter = 5 * time.Minute
+)
+
+// Options say how long to wait between attempts.
+type Options struct {
+	// First is the mean of the first wait; every further mean is twice the
+	// one before. A wait is anything between zero and twice its mean.
+	First time.Duration
+
+	// Max is the longest wait.
+	Max time.Duration
+
+	// MaxRetryAfter bounds what the API may ask for instead. A wait that it
+	// asks for is never shorter, and is lengthened by the wait there would
+	// have been, so that not everybody who was told to wait comes back at
+	// the same moment.
+	MaxRetryAfter time.Duration
+}
+
+// backend is the decorator. It may be used as concurrently as the inner Backend.
+type backend struct {
+	inner api.Backend
+	opts  Options
+}
+
+// New returns inner with its transient errors retried. Zero options take the
+// defaults. Each failed attempt that will be repeated is reported with
+// [api.NoteRetry].
+//
+// When the context ends while a call waits for its next attempt, the error has
+// the context's cause in its chain and the last attempt's error, and its text
+// says both.
+func New(inner api.Backend, opts Options) api.Backend {
+	if opts.First <= 0 {
+		opts.First = DefaultFirst
+	}
+	if opts.Max <= 0 {
+		opts.Max = DefaultMax
+	}
+	if opts.MaxRetryAfter <= 0 {
+		opts.MaxRetryAfter = DefaultMaxRetryAfter
+	}
+	return &backend{inner, opts}
+}
+
+func (b *backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
+	return repeat(ctx, b.opts, func() (api.Upload, error) { return b.inner.Create(ctx, spec) })
+}
+
+func (b *backend) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
+	return repeat(ctx, b.opts, func() (string, error) { return b.inner.AddPart(ctx, uploadID, body) })
+}
+
+func (b *backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (api.File, error) {
+	unknown := false // an earlier attempt may have been carried out
+	return repeat(ctx, b.opts, func() (api.File, error) {
+		if unknown {
+			if file, found, err := look(ctx); found || err != nil {
+				return file, err
+			}
+		}
+		file, err := b.inner.Complete(ctx, uploadID, partIDs, md5)
+		if err == nil || !mayBeDone(err) && !unknown {
+			return file, err
+		}
+		if !errors.Is(err, api.ErrOutcomeUnknown) {
+			err = fmt.Errorf("%w: %w", err, api.ErrOutcomeUnknown)
+		}
+		if api.KindOf(err) == api.Transient && ctx.Err() == nil && api.OffersOutcome(ctx) {
+			unknown = true
+			return file, err // after a wait, and a look
+		}
+		if file, found, lookErr := look(ctx); found || lookErr != nil {
+			return file, lookErr // refused because it was done before
+		}
+		return file, backoff.Permanent(err)
+	})
+}
+
+// look asks whoever called Complete whether the File exists.
+func look(ctx context.Context) (file api.File, found bool, err error) {
+	file, found, err = api.CheckOutcome(ctx)
+	if err != nil {
+		err = backoff.Permanent(err)
+	}
+	return file, found, err
+}
+
+func (b *backend) Cancel(ctx context.Context, uploadID string) error {
+	_, err := repeat(ctx, b.opts, func() (struct{}, error) { return struct{}{}, b.inner.Cancel(ctx, uploadID) })
+	return err
+}
+
+func (b *backend) FindFiles(ctx context.Context, spec api.Spec, since time.Time) ([]api.File, error) {
+	return repeat(ctx, b.opts, func() ([]api.File, error) { return b.inner.FindFiles(ctx, spec, since) })
+}
+
+// repeat makes attempts until one succeeds or fails for good, or ctx ends.
+func repeat[T any](ctx context.Context, opts Options, attempt func() (T, error)) (T, error) {
+	waits := opts.waits()
+	var last error // of the attempt before
+	for {
+		result, err := attempt()
+		if err == nil {
+			if last != nil {
+				api.NoteRetry(ctx, nil, time.Time{})
+			}
+			return result, nil
+		}
+		if final := (*backoff.PermanentError)(nil); errors.As(err, &final) {
+			return result, final.Unwrap()
+		}
+		if ctx.Err() != nil {
+			if last == nil {
+				last = err
+			}
+			return result, ended(ctx, last)
+		}
+		if api.KindOf(err) != api.Transient {
+			return result, err
+		}
+		last = err
+
+		wait := opts.wait(waits, err)
+		api.NoteRetry(ctx, err, time.Now().Add(wait))
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return result, ended(ctx, last)
+		}
+	}
+}
+
+// waits returns the sequence of waits of one call.
+func (o Options) waits() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{
+		InitialInterval:     min(o.First, o.Max/2),
+		RandomizationFactor: 1, // full jitter: 0 to twice the interval
+		Multiplier:          2,
+		MaxInterval:         o.Max / 2,
+	}
+}
+
+// wait is the time to the next attempt after err.
+func (o Options) wait(waits backoff.BackOff, err error) time.Duration {
+	wait := waits.NextBackOff()
+	if e := (*api.Error)(nil); errors.As(err, &e) && e.RetryAfter > 0 {
+		wait += min(e.RetryAfter, o.MaxRetryAfter)
+	}
+	return wait
+}
+
+// ended is the error of a call that ctx ended after last. The cause comes first
+// in the chain, so that its Kind counts if it has one.
+func ended(ctx context.Context, last error) error {
+	cause := context.Cause(ctx)
+	if errors.Is(last, cause) {
+		return last
+	}
+	return fmt.Errorf("%w; the last attempt: %w", cause, last)
+}
+
+// mayBeDone reports whether a Complete that failed with err may have been
+// carried out nevertheless: there was no answer, or none that says anything (a
+// server error, a success that makes no sense).
+func mayBeDone(err error) bool {
+	if errors.Is(err, api.ErrOutcomeUnknown) {
+		return true
+	}
+	if errors.Is(err, api.ErrNotSent) {
+		return false
+	}
+	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
+		return false
+	}
+	e := (*api.Error)(nil)
+	if !errors.As(err, &e) {
+		return true
+	}
+	switch e.Kind {
+	case api.Gone, api.Denied, api.Quota, api.TooLarge, api.Refused:
+		return false
+	}
+	switch e.Status {
+	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusConflict:
+		return false // refused before anything was done
+	}
+	return true
+}

@@ -1,8 +1,0 @@
-//go:build !linux
-
-package localapi
-
-import "os"
-
-// reserve does nothing here: space is allocated as it is written.
-func reserve(*os.File, int64) {}
