@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 // serve starts a control socket in a directory whose path is longer than a
@@ -34,7 +35,7 @@ func TestControl(t *testing.T) {
 	const odd = "dir/\xff\n&a=b +%20"
 	h := handlers{
 		status: func(context.Context) (Report, error) {
-			return Report{MountPoint: "/mnt", PID: 7, Snapshot: uploader.Snapshot{Counts: map[uploader.State]int{uploader.StateFailed: 2}}}, nil
+			return Report{MountPoint: "/mnt", PID: 7, Snapshot: uploader.Snapshot{Counts: map[state.State]int{state.Failed: 2}}}, nil
 		},
 		retry: func(path string) error {
 			if path != odd {
@@ -54,7 +55,7 @@ func TestControl(t *testing.T) {
 	rep, err := client.Status(ctx)
 	require.NoError(t, err)
 	require.Equal(t, "/mnt", rep.MountPoint)
-	require.Equal(t, 2, rep.Counts[uploader.StateFailed])
+	require.Equal(t, 2, rep.Counts[state.Failed])
 	require.NotNil(t, rep.Files)
 
 	require.NoError(t, client.Retry(ctx, odd))

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 // daemon is one running mount.
@@ -187,9 +187,9 @@ func (d *daemon) drain(signals <-chan os.Signal) {
 	}
 	for _, f := range snapshot.Files {
 		switch f.State {
-		case uploader.StateFailed:
+		case state.Failed:
 			d.outcome.Failed = append(d.outcome.Failed, f.Path)
-		case uploader.StateInterrupted:
+		case state.Interrupted:
 			d.outcome.Interrupted = append(d.outcome.Interrupted, f.Path)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/state"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -55,7 +56,7 @@ func TestAttributesAreInherited(t *testing.T) {
 	set := func(rel, name, value string) {
 		require.NoError(t, unix.Setxattr(u.path(rel), AttrPrefix+name, []byte(value), 0))
 	}
-	st := &Status{State: StateEmpty}
+	st := &Status{State: state.Empty}
 	get := func(rel, name string) string {
 		value, _ := u.Attr(st, rel, name)
 		return value
@@ -93,7 +94,7 @@ func TestAttributesAreInherited(t *testing.T) {
 func TestAttributesOfAStatus(t *testing.T) {
 	u := openTest(t, Options{})
 	u.write(t, "f", "x")
-	st := &Status{State: StateRetrying, UploadID: "upload_1", PartIDs: []string{"p0", "p2"}, parts: []string{"p0", "", "p2"},
+	st := &Status{State: state.Retrying, UploadID: "upload_1", PartIDs: []string{"p0", "p2"}, parts: []string{"p0", "", "p2"},
 		Acked: 2, Total: 3, BytesSent: 20, Error: "503"}
 	for name, want := range map[string]string{
 		"state": "retrying", "upload_id": "upload_1", "part_ids": "p0,p2", "progress": "2/3", "bytes_sent": "20", "error": "503",

@@ -5,6 +5,7 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
 )
 
 // In passthrough the kernel writes to the backing file itself. A session then is
@@ -155,7 +156,7 @@ func (s *session) changedByUs() {
 func (s *session) findFull() {
 	v := s.sight
 	size := s.content.size
-	if v.hole >= size || s.rec.state != StateWriting {
+	if v.hole >= size || s.rec.State != state.Writing {
 		return
 	}
 	// On tmpfs every call walks to the end of the file, so one is made only
@@ -246,14 +247,14 @@ func (s *session) settleDoubt() {
 	}
 	s.look()
 	epoch := s.sight.epoch
-	if epoch == s.sight.clean || s.rec.state != StateCompleted || s.content.gen != s.asked {
+	if epoch == s.sight.clean || s.rec.State != state.Completed || s.content.gen != s.asked {
 		return
 	}
 	s.refs++
 	same, _ := s.equalsParts() // what cannot be read is not the same
 	s.unhold()
 	switch {
-	case s.rec.state != StateCompleted:
+	case s.rec.State != state.Completed:
 	case same:
 		s.sight.clean = epoch
 	default:
@@ -315,7 +316,7 @@ func (s *session) mapped() bool {
 		return false // with a writer, the next release looks again
 	}
 	if err := backing.StartWriteback(s.file); err != nil {
-		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.path, "error", err)
+		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.Path, "error", err)
 	}
 	s.look()
 	s.sight.epoch++

@@ -9,10 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
 )
 
 // openBlind opens a file as in passthrough: what is written goes past the daemon,
@@ -124,7 +124,7 @@ func TestTheMountEndsWithABlindFileOpen(t *testing.T) {
 	f.close()
 	require.NoError(t, through.Close())
 	w.start()
-	require.Equal(t, uploader.StateInterrupted, w.status("f").State)
+	require.Equal(t, state.Interrupted, w.status("f").State)
 	require.NoError(t, w.up.Retry("f"))
 	w.settle()
 	w.uploaded("f")

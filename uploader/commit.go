@@ -10,6 +10,8 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 // run is a commit under way: the making of the File out of a content. Its
@@ -39,7 +41,7 @@ func (s *session) commitAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A close that spoke of a later content may have decided otherwise about it.
-	for s.rec.state.committing() && !s.gone {
+	for s.rec.State.Committing() && !s.gone {
 		target := s.asked
 		err := s.commit(target)
 		switch {
@@ -51,9 +53,9 @@ func (s *session) commitAll() {
 		case s.gone:
 			s.answer(s.asked, errGone)
 		default:
-			u.log.Error("failed", "path", s.rec.path, "upload", s.rec.upload.ID, "error", err)
+			u.log.Error("failed", "path", s.rec.Path, "upload", s.rec.Upload.ID, "error", err)
 			if s.content.gen == target {
-				s.move(StateFailed, err)
+				s.move(state.Failed, err)
 			}
 			s.answer(target, err)
 		}
@@ -102,7 +104,7 @@ func (s *session) commit(target uint64) error {
 			continue
 		case api.KindOf(err) == api.Gone && expired == 0:
 			expired++
-			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.path, "error", err)
+			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.Path, "error", err)
 		case api.KindOf(err) == api.Gone:
 			s.dropTransfer(err)
 			return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: s.tooSlow(err)}
@@ -110,15 +112,15 @@ func (s *session) commit(target uint64) error {
 			// Perhaps the API counts parts that are not listed: once
 			// more, with an Upload that has no others.
 			listedOnly = true
-			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.path, "error", err)
+			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.Path, "error", err)
 		case api.KindOf(err) == api.Refused && !known && again && !errors.Is(err, errSeveral):
 			again = false
-			s.u.log.Warn("its outcome cannot be known, everything is sent again", "path", s.rec.path, "error", err)
+			s.u.log.Warn("its outcome cannot be known, everything is sent again", "path", s.rec.Path, "error", err)
 		default:
 			return err
 		}
 		s.dropTransfer(err)
-		s.move(StateUploading, nil)
+		s.move(state.Uploading, nil)
 	}
 }
 
@@ -230,10 +232,10 @@ func (s *session) conclude(target uint64, md5 string) error {
 	for i, p := range x.parts {
 		ids[i] = p.id
 	}
-	before := s.rec.completing // an earlier call may have been carried out
-	s.rec.completing = true
+	before := s.rec.Completing // an earlier call may have been carried out
+	s.rec.Completing = true
 	// Before the call: its answer may be lost with us.
-	s.recorded(s.u.journal.completing(x.upload.ID, x.spec, x.created))
+	s.recorded(s.u.journal.Completing(x.upload.ID, x.spec, x.created))
 	x.calls.Add(1)
 	s.mu.Unlock()
 	ctx, file, found := s.checked(x), api.File{}, false
@@ -256,8 +258,8 @@ func (s *session) conclude(target uint64, md5 string) error {
 			x.end(err) // it may take no more parts
 		}
 	} else {
-		s.rec.completing = false
-		s.recorded(s.u.journal.completed(x.upload.ID))
+		s.rec.Completing = false
+		s.recorded(s.u.journal.Resolved(x.upload.ID))
 	}
 	return why(x.life, err)
 }
@@ -269,41 +271,41 @@ func (s *session) finish(target uint64, x *transfer, file api.File, md5 string) 
 	if s.xfer == x {
 		s.xfer = nil
 	}
-	s.rec.completing = false
+	s.rec.Completing = false
 	// Not before it is recorded whose File it is.
-	defer func() { s.recorded(s.u.journal.completed(x.upload.ID)) }()
-	s.u.log.Info("completed", "path", s.rec.path, "upload", x.upload.ID, "file", file.ID,
+	defer func() { s.recorded(s.u.journal.Resolved(x.upload.ID)) }()
+	s.u.log.Info("completed", "path", s.rec.Path, "upload", x.upload.ID, "file", file.ID,
 		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.began).Round(time.Millisecond))
 	switch {
 	case s.gone:
-		s.recorded(s.u.journal.disown(file.ID))
+		s.recorded(s.u.journal.Disown(file.ID))
 		return
 	case s.content.gen != target:
 		// Right, and already superseded: the file has changed since.
-		s.rec.superseded = append(s.rec.superseded[:len(s.rec.superseded):len(s.rec.superseded)], file.ID)
-		s.rec.spec, s.rec.upload, s.rec.created = api.Spec{}, api.Upload{}, time.Time{}
+		s.rec.Superseded = append(s.rec.Superseded[:len(s.rec.Superseded):len(s.rec.Superseded)], file.ID)
+		s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
 		s.save()
 		s.publish()
 		s.answer(target, nil)
 		return
 	}
-	s.rec.fileID, s.rec.md5 = file.ID, md5
-	s.rec.size = x.spec.Bytes
+	s.rec.FileID, s.rec.MD5 = file.ID, md5
+	s.rec.Size = x.spec.Bytes
 	if s.sight != nil {
-		s.rec.mtime = s.sight.seen.Mtime
+		s.rec.Mtime = s.sight.seen.Mtime
 	} else if info, err := backing.StatFd(int(s.file.Fd())); err == nil {
-		s.rec.mtime = info.Mtime // of this content: no change has begun since
+		s.rec.Mtime = info.Mtime // of this content: no change has begun since
 	}
-	s.rec.parts = nil
+	s.rec.Parts = nil
 	for _, p := range x.parts {
-		s.rec.parts = append(s.rec.parts, partRecord{p.off, p.n, p.crc, p.id})
+		s.rec.Parts = append(s.rec.Parts, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: p.id})
 	}
 	s.content.settle()
 	if s.sight != nil {
 		s.sight.clean = s.sight.epoch
 	}
-	s.move(StateCompleted, nil)
-	s.u.journal.sync()
+	s.move(state.Completed, nil)
+	s.u.journal.Sync()
 	s.answer(target, nil)
 }
 

@@ -17,6 +17,7 @@ import (
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/state"
 )
 
 func TestAFileIsCompletedWhenCloseReturns(t *testing.T) {
@@ -34,7 +35,7 @@ func TestAFileIsCompletedWhenCloseReturns(t *testing.T) {
 
 	snap, err := w.up.Snapshot()
 	require.NoError(t, err)
-	require.Equal(t, uploader.Snapshot{Counts: map[uploader.State]int{uploader.StateCompleted: 1}, Parallel: 4}, snap)
+	require.Equal(t, uploader.Snapshot{Counts: map[state.State]int{state.Completed: 1}, Parallel: 4}, snap)
 }
 
 func TestWithoutAChecksum(t *testing.T) {
@@ -45,7 +46,7 @@ func TestWithoutAChecksum(t *testing.T) {
 
 func TestTheJournalKnowsBeforeTheEffect(t *testing.T) {
 	w := newWorld(t)
-	recorded := func(key string, want uploader.State, wantOpen bool) {
+	recorded := func(key string, want state.State, wantOpen bool) {
 		t.Helper()
 		state, open, err := w.up.Recorded(w.key(key))
 		require.NoError(t, err)
@@ -53,37 +54,37 @@ func TestTheJournalKnowsBeforeTheEffect(t *testing.T) {
 		require.Equal(t, wantOpen, open)
 	}
 	f := w.openFile("f")
-	recorded("f", uploader.StateEmpty, true)
+	recorded("f", state.Empty, true)
 	_, err := f.Write(0, 1, func() (int64, error) {
-		recorded("f", uploader.StateWriting, true)
+		recorded("f", state.Writing, true)
 		n, err := f.f.WriteAt([]byte("x"), 0)
 		return int64(n), err
 	})
 	require.NoError(t, err)
 	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
 		if c.Stage == apitest.Before {
-			recorded("f", uploader.StateUploading, true)
+			recorded("f", state.Uploading, true)
 			require.Equal(t, c.Op == apitest.OpComplete, w.up.Completing(f.key))
 		}
 		return nil
 	})
 	require.NoError(t, f.commit())
-	recorded("f", uploader.StateCompleted, true)
+	recorded("f", state.Completed, true)
 	f.close()
-	recorded("f", uploader.StateCompleted, false)
+	recorded("f", state.Completed, false)
 }
 
 func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 	w := newWorld(t)
 	require.NoError(t, w.put("f", data(10, 1)))
 	before := w.uploaded("f")
-	require.NoError(t, w.up.RefuseRecords())
+	require.NoError(t, uploader.RefuseRecords(w.opts.StateDir))
 
 	_, err := w.tryOpen("g")
 	require.Error(t, err)
-	require.NoError(t, w.up.AcceptRecords())
+	require.NoError(t, uploader.AcceptRecords(w.opts.StateDir))
 	f := w.openFile("f")
-	require.NoError(t, w.up.RefuseRecords())
+	require.NoError(t, uploader.RefuseRecords(w.opts.StateDir))
 	_, err = f.Change(0, 1, func() (int64, error) {
 		t.Error("the change happened although nobody will know of it")
 		return 0, nil
@@ -100,9 +101,9 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 	})
 	require.Error(t, err)
 	require.Equal(t, api.Damaged, api.KindOf(f.commit()))
-	require.Equal(t, uploader.StateFailed, w.noResult("f").State)
+	require.Equal(t, state.Failed, w.noResult("f").State)
 
-	require.NoError(t, w.up.AcceptRecords())
+	require.NoError(t, uploader.AcceptRecords(w.opts.StateDir))
 	f.writeAt(0, []byte("y"))
 	require.NoError(t, f.commit())
 	w.uploaded("f")
@@ -133,7 +134,7 @@ func TestResultsGoWithTheFirstChangedByte(t *testing.T) {
 	require.Equal(t, first.FileID, w.status("f").FileID)
 	_, err := f.Write(0, 1, func() (int64, error) {
 		st := w.status("f")
-		require.Equal(t, uploader.StateWriting, st.State)
+		require.Equal(t, state.Writing, st.State)
 		require.Empty(t, st.FileID+st.MD5+st.UploadID+st.Progress())
 		require.Empty(t, st.PartIDs)
 		require.Zero(t, st.BytesSent+int64(st.Total))
@@ -234,7 +235,7 @@ func TestTheTimeToWaitRunsFromTheLastAcknowledgedByte(t *testing.T) {
 	acked := time.Now()
 	require.ErrorIs(t, done.await(t), context.DeadlineExceeded)
 	require.GreaterOrEqual(t, time.Since(acked), timeout*9/10)
-	require.Equal(t, uploader.StateUploading, w.status("f").State, "the upload goes on")
+	require.Equal(t, state.Uploading, w.status("f").State, "the upload goes on")
 	gate.Open()
 	f.close()
 	w.settle()
@@ -306,7 +307,7 @@ func TestEmptiedDuringTheSending(t *testing.T) {
 		require.NoError(t, f.commit())
 		require.NoError(t, f.commit(), "a close of an empty file has nothing to wait for, also while a commit winds down")
 		require.NoError(t, first.await(t))
-		require.Equal(t, uploader.StateEmpty, w.noResult("f").State)
+		require.Equal(t, state.Empty, w.noResult("f").State)
 		gate.Open()
 		f.close()
 		w.idle(0)
@@ -320,11 +321,11 @@ func TestWhatIsQueuedIsDecidedAnew(t *testing.T) {
 	// of a content counts when it comes.
 	for name, c := range map[string]struct {
 		later func(*world, *file)
-		state uploader.State
+		state state.State
 	}{
-		"interrupted": {func(w *world, f *file) { f.Interrupt("killed") }, uploader.StateInterrupted},
-		"held":        {func(w *world, f *file) { w.rename("f", "f.tmp"); f.CommitLater() }, uploader.StateHeld},
-		"emptied":     {func(w *world, f *file) { f.truncate(0); f.CommitLater() }, uploader.StateEmpty},
+		"interrupted": {func(w *world, f *file) { f.Interrupt("killed") }, state.Interrupted},
+		"held":        {func(w *world, f *file) { w.rename("f", "f.tmp"); f.CommitLater() }, state.Held},
+		"emptied":     {func(w *world, f *file) { f.truncate(0); f.CommitLater() }, state.Empty},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(o *uploader.Options) { o.Parallel, o.Names.HoldFor = 1, time.Hour })
@@ -364,10 +365,10 @@ func TestACloseOfHalfAWriteIsNotSent(t *testing.T) {
 		return int64(n + chunk), err
 	})
 	require.NoError(t, err)
-	require.Equal(t, uploader.StateWriting, w.status("f").State, "no close has spoken of it")
-	state, _, err := w.up.Recorded(f.key)
+	require.Equal(t, state.Writing, w.status("f").State, "no close has spoken of it")
+	recorded, _, err := w.up.Recorded(f.key)
 	require.NoError(t, err)
-	require.Equal(t, uploader.StateWriting, state)
+	require.Equal(t, state.Writing, recorded)
 	require.Empty(t, w.mem.Files())
 	require.NoError(t, g.commit())
 	w.uploaded("f")
@@ -400,9 +401,9 @@ func TestEmptyFilesStayHere(t *testing.T) {
 	f := w.openFile("f")
 	require.NoError(t, f.commit())
 	f.close()
-	require.Equal(t, uploader.StateEmpty, w.status("f").State)
+	require.Equal(t, state.Empty, w.status("f").State)
 	require.NoError(t, w.put("g", nil))
-	require.Equal(t, uploader.StateEmpty, w.status("g").State)
+	require.Equal(t, state.Empty, w.status("g").State)
 	require.Empty(t, w.mem.Counts().Calls)
 	w.idle(0)
 
@@ -410,7 +411,7 @@ func TestEmptyFilesStayHere(t *testing.T) {
 	w.uploaded("g")
 	require.NoError(t, w.put("g", nil))
 	st := w.noResult("g")
-	require.Equal(t, uploader.StateEmpty, st.State)
+	require.Equal(t, state.Empty, st.State)
 	require.Len(t, st.Superseded, 1)
 }
 
@@ -420,13 +421,13 @@ func TestLargerThanTheLargestUpload(t *testing.T) {
 	f.truncate(api.MaxUpload + 1)
 	err := f.commit()
 	require.Equal(t, api.TooLarge, api.KindOf(err))
-	require.Equal(t, uploader.StateFailed, w.status("f").State)
+	require.Equal(t, state.Failed, w.status("f").State)
 	require.Contains(t, w.status("f").Error, "8 GiB")
 	require.Equal(t, api.TooLarge, api.KindOf(f.Err()), "it stands")
 	require.Empty(t, w.mem.Counts().Calls)
 	f.replace(data(10, 1))
 	require.NoError(t, f.commit())
-	require.Equal(t, uploader.StateCompleted, w.status("f").State)
+	require.Equal(t, state.Completed, w.status("f").State)
 }
 
 func TestAWriteFarAwayCostsNothing(t *testing.T) {
@@ -468,7 +469,7 @@ func TestLateChangesAfterTheUnmount(t *testing.T) {
 	w.settle()
 	w.uploaded("f")
 	w.uploaded("done")
-	require.Equal(t, uploader.StateInterrupted, w.noResult("g").State)
+	require.Equal(t, state.Interrupted, w.noResult("g").State)
 	require.NoError(t, w.up.Retry("g"))
 	w.settle()
 	w.uploaded("g")

@@ -14,6 +14,7 @@ import (
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/state"
 )
 
 // source is a SizeOracle that knows the size of what is copied.
@@ -55,7 +56,7 @@ func TestPartsGoWhileTheFileIsWritten(t *testing.T) {
 			content := data(size, 1)
 			f.writeAt(0, content[:chunk+chunk/2])
 			gate.Await(t, 1)
-			require.Equal(t, uploader.StateWriting, w.status("f").State)
+			require.Equal(t, state.Writing, w.status("f").State)
 			gate.Open()
 			for off := chunk + chunk/2; off < size; off += 300 {
 				f.writeAt(int64(off), content[off:min(off+300, size)])
@@ -247,7 +248,7 @@ func TestSendFullSendsWithoutCommitting(t *testing.T) {
 	f.SendFull()
 	allParts(t, w, 2)
 	require.True(t, f.Dirty())
-	require.Equal(t, uploader.StateWriting, w.status("f").State)
+	require.Equal(t, state.Writing, w.status("f").State)
 	f.writeAt(2*chunk+5, data(chunk-5, 1))
 	f.close()
 	w.settle()

@@ -2,10 +2,13 @@ package uploader
 
 import (
 	"context"
+	"database/sql"
 	"errors"
-	"log/slog"
+	"path/filepath"
 
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 // ClockSkew is by how much the API's clock may be behind ours.
@@ -40,19 +43,19 @@ func (u *Uploader) AwaitSessions(ctx context.Context, n int) bool {
 
 // Recorded is the state of a file in the journal, "" if it has none, and whether
 // it is recorded as open.
-func (u *Uploader) Recorded(key backing.Key) (state State, open bool, err error) {
-	r, err := u.journal.get(key)
+func (u *Uploader) Recorded(key backing.Key) (state state.State, open bool, err error) {
+	r, err := u.journal.Get(key)
 	if r == nil || err != nil {
 		return "", false, err
 	}
-	return r.state, r.open, nil
+	return r.State, r.Open, nil
 }
 
 // Completing reports whether the journal says that Complete was called for the
 // file and its answer is not known.
 func (u *Uploader) Completing(key backing.Key) bool {
-	r, err := u.journal.get(key)
-	return err == nil && r != nil && r.completing
+	r, err := u.journal.Get(key)
+	return err == nil && r != nil && r.Completing
 }
 
 // Committing reports whether a commit of the file is under way or queued.
@@ -68,23 +71,24 @@ func (u *Uploader) Committing(key backing.Key) bool {
 	return s.running != nil
 }
 
-// RefuseRecords makes every change of the journal fail, and Accept ends that.
-func (u *Uploader) RefuseRecords() error { return u.pragma("PRAGMA query_only = 1") }
+// AgeUploads makes the journal in dir say that every Upload has expired. No
+// Uploader has it open.
+func AgeUploads(dir string) error { return Alter(dir, `UPDATE files SET expires_at = 1`) }
 
-// AcceptRecords ends RefuseRecords.
-func (u *Uploader) AcceptRecords() error { return u.pragma("PRAGMA query_only = 0") }
-
-func (u *Uploader) pragma(query string) error {
-	_, err := u.journal.write.Exec(query)
-	return err
+// RefuseRecords makes every change of a file's record fail, in the journal in dir.
+func RefuseRecords(dir string) error {
+	return Alter(dir, `CREATE TRIGGER refuse BEFORE INSERT ON files BEGIN SELECT RAISE(FAIL, 'refused by a test'); END`)
 }
 
-// AgeUploads makes the journal in dir say that every Upload has expired.
-func AgeUploads(dir string) error {
-	j, err := openJournal(dir, slog.New(slog.DiscardHandler))
+// AcceptRecords ends what RefuseRecords began.
+func AcceptRecords(dir string) error { return Alter(dir, `DROP TRIGGER refuse`) }
+
+// Alter runs a statement in the journal in dir, through a connection of its own.
+func Alter(dir, query string) error {
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(dir, journal.Name)+"?_pragma=busy_timeout(10000)")
 	if err != nil {
 		return err
 	}
-	err = j.exec(`UPDATE files SET expires_at = 1`)
-	return errors.Join(err, j.close())
+	_, err = db.Exec(query)
+	return errors.Join(err, db.Close())
 }

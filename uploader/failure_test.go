@@ -16,6 +16,7 @@ import (
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/state"
 )
 
 func gone() error {
@@ -47,7 +48,7 @@ func TestRetryingShowsWhyAndWhen(t *testing.T) {
 		if c.Op != apitest.OpPart || c.Stage != apitest.Before {
 			return nil
 		}
-		if st := w.status("f"); st.State == uploader.StateRetrying {
+		if st := w.status("f"); st.State == state.Retrying {
 			select {
 			case seen <- st:
 				close(up)
@@ -92,7 +93,7 @@ func TestAnUploadThatExpiresTwiceFails(t *testing.T) {
 	err := w.put("f", data(3*chunk, 1))
 	require.Equal(t, api.Refused, api.KindOf(err))
 	st := w.noResult("f")
-	require.Equal(t, uploader.StateFailed, st.State)
+	require.Equal(t, state.Failed, st.State)
 	require.Contains(t, st.Error, "3.0 KiB")
 	require.Contains(t, st.Error, "B/s")
 	require.Equal(t, 2, w.mem.Counts().Created)
@@ -149,7 +150,7 @@ func TestARefusalIsFinal(t *testing.T) {
 				require.Equal(t, c.kind, api.KindOf(f.commit()), "nothing changed, so it is not tried again")
 				f.close()
 				st := w.noResult("f")
-				require.Equal(t, uploader.StateFailed, st.State)
+				require.Equal(t, state.Failed, st.State)
 				require.NotEmpty(t, st.Error)
 				require.NotContains(t, st.Error, "\n")
 				require.Equal(t, 1, w.mem.Counts().Calls[op])
@@ -209,7 +210,7 @@ func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 	w = newWorld(t)
 	strict(w, true)
 	require.Equal(t, api.Refused, api.KindOf(replaced(w)))
-	require.Equal(t, uploader.StateFailed, w.noResult("f").State)
+	require.Equal(t, state.Failed, w.noResult("f").State)
 	require.Equal(t, 2, w.mem.Counts().Created, "once is enough")
 }
 
@@ -250,7 +251,7 @@ func TestAFailedWritePoisonsTheContent(t *testing.T) {
 				require.ErrorIs(t, f.Lost(), syscall.ENOSPC)
 				require.ErrorIs(t, f.Err(), syscall.ENOSPC)
 				st := w.noResult("f")
-				require.Equal(t, uploader.StateFailed, st.State)
+				require.Equal(t, state.Failed, st.State)
 				require.Contains(t, st.Error, "1124 to 1624")
 				require.ErrorContains(t, w.up.Retry("f"), "missing")
 				require.Empty(t, w.mem.Counts().Calls)
@@ -282,7 +283,7 @@ func TestAFailedWriteIsNeverSent(t *testing.T) {
 	f.failWrite(chunk, 600, 100, syscall.EIO)
 	f.close()
 	for range 2 {
-		require.Equal(t, uploader.StateFailed, w.status("f").State)
+		require.Equal(t, state.Failed, w.status("f").State)
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		require.Empty(t, w.up.Drain(ctx))
 		cancel()
@@ -313,7 +314,7 @@ func TestAWriteFailsWhileAnotherCloseWaits(t *testing.T) {
 	gate.Open()
 	g.close()
 	f.close()
-	require.Equal(t, uploader.StateFailed, w.noResult("f").State)
+	require.Equal(t, state.Failed, w.noResult("f").State)
 	require.Empty(t, w.mem.Files())
 }
 
@@ -326,7 +327,7 @@ func TestAWriteThatFailsAfterAnotherCloseHasSpokenOfIt(t *testing.T) {
 		return 0, syscall.ENOSPC
 	})
 	require.ErrorIs(t, err, syscall.ENOSPC)
-	require.Equal(t, uploader.StateFailed, w.status("f").State)
+	require.Equal(t, state.Failed, w.status("f").State)
 	require.ErrorIs(t, f.commit(), syscall.ENOSPC)
 	f.close()
 	g.close()
@@ -382,13 +383,13 @@ func TestInterrupted(t *testing.T) {
 	g.close()
 	w.settle()
 	st := w.noResult("f")
-	require.Equal(t, uploader.StateInterrupted, st.State)
+	require.Equal(t, state.Interrupted, st.State)
 	require.Contains(t, st.Error, "killed")
 	require.Empty(t, w.mem.Counts().Calls)
 
 	w.remount()
 	w.settle()
-	require.Equal(t, uploader.StateInterrupted, w.status("f").State)
+	require.Equal(t, state.Interrupted, w.status("f").State)
 	require.Contains(t, w.status("f").Error, "killed")
 	require.NoError(t, w.up.Retry("f"))
 	w.settle()
@@ -408,7 +409,7 @@ func TestInterruptedWhileAnotherCloseWaits(t *testing.T) {
 	gate.Open()
 	f.close()
 	g.close()
-	require.Equal(t, uploader.StateInterrupted, w.status("f").State)
+	require.Equal(t, state.Interrupted, w.status("f").State)
 	require.Empty(t, w.mem.Files())
 	require.NoError(t, w.put("f", data(chunk, 3)))
 	w.uploaded("f")
@@ -440,7 +441,7 @@ func TestRetryInEachState(t *testing.T) {
 	f.close()
 	require.NoError(t, os.Truncate(w.path("f"), 0))
 	require.NoError(t, w.up.Retry("f"))
-	require.Equal(t, uploader.StateEmpty, w.status("f").State)
+	require.Equal(t, state.Empty, w.status("f").State)
 }
 
 func TestMessagesAreOneLine(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"uploadfs/uploader/api/apitest"
 	"uploadfs/uploader/api/retry"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
 )
 
 // chunk is the part size of the tests, in bytes.
@@ -281,7 +282,7 @@ func (w *world) idle(n int) {
 func (w *world) uploaded(rel string) *uploader.Status {
 	w.t.Helper()
 	st := w.status(rel)
-	require.Equal(w.t, uploader.StateCompleted, st.State, st.Error)
+	require.Equal(w.t, state.Completed, st.State, st.Error)
 	w.holds(rel, st)
 	return st
 }

@@ -91,7 +91,7 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, 
 	var free []api.File
 	var ids []string
 	for _, f := range files {
-		claimed, err := u.journal.claimed(f.ID)
+		claimed, err := u.journal.Claimed(f.ID)
 		if err != nil {
 			return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
 		}
@@ -99,7 +99,7 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, 
 			free, ids = append(free, f), append(ids, f.ID)
 		}
 	}
-	rivals, err := u.journal.rivals(uploadID, spec, created.Add(-rivalry))
+	rivals, err := u.journal.Rivals(uploadID, spec, created.Add(-rivalry))
 	if err != nil {
 		return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
 	}

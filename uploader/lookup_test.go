@@ -17,6 +17,7 @@ import (
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
 	"uploadfs/uploader/api/retry"
+	"uploadfs/uploader/state"
 )
 
 func TestTheAnswerToCompleteIsLost(t *testing.T) {
@@ -44,16 +45,16 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		err := w.put("f", data(3*chunk, 1))
 		require.Equal(t, api.Refused, api.KindOf(err))
 		st := w.noResult("f")
-		require.Equal(t, uploader.StateFailed, st.State)
+		require.Equal(t, state.Failed, st.State)
 		require.Contains(t, st.Error, strangers.ID)
 		require.Contains(t, st.Error, w.mem.Files()[1].ID)
 		// It stays unknown, and to try again makes no File more of it.
 		require.NoError(t, w.up.Retry("f"))
 		w.settle()
-		require.Equal(t, uploader.StateFailed, w.status("f").State)
+		require.Equal(t, state.Failed, w.status("f").State)
 		w.remount()
 		w.settle()
-		require.Equal(t, uploader.StateFailed, w.status("f").State)
+		require.Equal(t, state.Failed, w.status("f").State)
 		require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete], "the stranger's and ours")
 		require.Len(t, w.mem.Files(), 2)
 		require.NoError(t, w.put("f", data(3*chunk, 2)))
@@ -69,7 +70,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		w.opts.Backend = retry.New(without{w.mem, deleted}, retry.Options{First: 1})
 		w.start()
 		w.settle()
-		require.Equal(t, uploader.StateFailed, w.status("f").State, "perhaps it is only not listed yet")
+		require.Equal(t, state.Failed, w.status("f").State, "perhaps it is only not listed yet")
 		// But somebody may insist.
 		require.NoError(t, w.up.Retry("f"))
 		w.settle()
@@ -310,7 +311,7 @@ func TestChangedWhileTheAnswerToCompleteIsUnknown(t *testing.T) {
 	gate.Await(t, 1)
 	f.writeAt(0, []byte("another content of the same size"))
 	w.crash(func() { w.mem.Hold(apitest.OpComplete, apitest.After).Open() })
-	require.Equal(t, uploader.StateInterrupted, w.status("f").State)
+	require.Equal(t, state.Interrupted, w.status("f").State)
 	require.NoError(t, w.up.Retry("f"))
 	w.settle()
 	w.uploaded("f")
@@ -333,7 +334,7 @@ func TestARivalIsSeenWhateverTheAPIsClock(t *testing.T) {
 		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 		err := w.put("f", data(3*chunk, 2))
 		require.ErrorContains(t, err, "may be its result or that of another Upload", "the API's clock is %v ahead", ahead)
-		require.Equal(t, uploader.StateFailed, w.status("f").State)
+		require.Equal(t, state.Failed, w.status("f").State)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
 )
 
 // names sets the policy of a world.
@@ -43,10 +44,10 @@ func (w *world) rename(from, to string) {
 func TestAHeldFileIsSentUnderItsFinalName(t *testing.T) {
 	w := newWorld(t, patient)
 	require.NoError(t, w.put("f.txt.part", data(2*chunk, 1)))
-	require.Equal(t, uploader.StateHeld, w.noResult("f.txt.part").State)
+	require.Equal(t, state.Held, w.noResult("f.txt.part").State)
 	require.Empty(t, w.mem.Counts().Calls)
 	w.rename("f.txt.part", "f.txt.tmp")
-	require.Equal(t, uploader.StateHeld, w.status("f.txt.tmp").State, "still unfinished")
+	require.Equal(t, state.Held, w.status("f.txt.tmp").State, "still unfinished")
 	w.rename("f.txt.tmp", "f.txt")
 	w.settle()
 	require.Equal(t, "f.txt", w.uploaded("f.txt").Filename)
@@ -59,7 +60,7 @@ func TestAHeldFileIsRenamedWhileItIsOpen(t *testing.T) {
 	f.replace(data(2*chunk, 1))
 	require.NoError(t, f.commit())
 	w.rename("f.tmp", "f")
-	require.Equal(t, uploader.StateHeld, w.status("f").State, "its close will see to it")
+	require.Equal(t, state.Held, w.status("f").State, "its close will see to it")
 	f.close()
 	w.settle()
 	w.uploaded("f")
@@ -82,7 +83,7 @@ func TestAHeldFileThatIsOpenAgainIsNotSent(t *testing.T) {
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
 	require.Equal(t, []string{"f.tmp"}, w.up.Drain(ended))
-	require.Equal(t, uploader.StateHeld, w.status("f.tmp").State)
+	require.Equal(t, state.Held, w.status("f.tmp").State)
 	g.close()
 	require.Equal(t, []string{"f.tmp"}, w.up.Drain(ended))
 	w.settle()
@@ -103,7 +104,7 @@ func TestAHeldFileIsHeldAfterARemount(t *testing.T) {
 	w := newWorld(t, patient)
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	w.remount()
-	require.Equal(t, uploader.StateHeld, w.status("f.tmp").State)
+	require.Equal(t, state.Held, w.status("f.tmp").State)
 	w.rename("f.tmp", "f")
 	w.settle()
 	w.uploaded("f")
@@ -113,9 +114,9 @@ func TestAHeldFileIsChanged(t *testing.T) {
 	w := newWorld(t, patient)
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	require.NoError(t, w.put("f.tmp", data(3*chunk, 2)))
-	require.Equal(t, uploader.StateHeld, w.status("f.tmp").State)
+	require.Equal(t, state.Held, w.status("f.tmp").State)
 	require.NoError(t, w.put("f.tmp", nil))
-	require.Equal(t, uploader.StateEmpty, w.status("f.tmp").State)
+	require.Equal(t, state.Empty, w.status("f.tmp").State)
 	w.idle(0)
 }
 
@@ -132,17 +133,17 @@ func TestExcludedFilesAreNeverSent(t *testing.T) {
 	w.rename("b.tmp", "b.log")
 	w.settle()
 	for _, name := range []string{"a.log", "b.log"} {
-		require.Equal(t, uploader.StateExcluded, w.noResult(name).State)
+		require.Equal(t, state.Excluded, w.noResult(name).State)
 		require.ErrorContains(t, w.up.Retry(name), "excluded")
 	}
 	w.idle(0)
 	w.remount()
 	w.settle()
-	require.Equal(t, uploader.StateExcluded, w.status("a.log").State)
+	require.Equal(t, state.Excluded, w.status("a.log").State)
 	require.Empty(t, w.mem.Counts().Calls)
 
 	w.rename("a.log", "a.tmp")
-	require.Equal(t, uploader.StateHeld, w.status("a.tmp").State)
+	require.Equal(t, state.Held, w.status("a.tmp").State)
 	w.rename("a.tmp", "a.txt")
 	w.rename("b.log", "b.txt")
 	w.settle()
@@ -164,7 +165,7 @@ func TestExcludedWhileItIsSent(t *testing.T) {
 	gate.Open()
 	f.close()
 	w.idle(0)
-	require.Equal(t, uploader.StateExcluded, w.status("a.log").State)
+	require.Equal(t, state.Excluded, w.status("a.log").State)
 	require.Empty(t, w.mem.Files())
 	require.Zero(t, w.log.count("failed"))
 }
@@ -227,9 +228,9 @@ func TestTwoDirectoriesChangePlaces(t *testing.T) {
 	require.Equal(t, []string{"a/2", "b/1"}, w.paths())
 	require.Empty(t, w.mem.Counts().Calls, "both are held at both places")
 	for path, key := range map[string]backing.Key{"a/2": w.key("a/2"), "b/1": w.key("b/1")} {
-		state, _, err := w.up.Recorded(key)
+		recorded, _, err := w.up.Recorded(key)
 		require.NoError(t, err)
-		require.Equal(t, uploader.StateHeld, state)
+		require.Equal(t, state.Held, recorded)
 		require.Equal(t, path, w.up.Status(key, path).Path)
 	}
 }
@@ -386,7 +387,7 @@ func TestAHardLinkOutlivesTheFirstName(t *testing.T) {
 	require.True(t, f.Dirty())
 	require.NoError(t, f.commit())
 	f.close()
-	require.Equal(t, uploader.StateHeld, w.status("a.tmp").State, "that is the name it has now")
+	require.Equal(t, state.Held, w.status("a.tmp").State, "that is the name it has now")
 	w.remove("a.tmp")
 	w.idle(0)
 }
@@ -405,9 +406,9 @@ func TestAFileGetsItsFirstNameLate(t *testing.T) {
 	require.False(t, f.Dirty())
 	link(w, f, "f")
 	require.True(t, f.Dirty())
-	state, open, err := w.up.Recorded(f.key)
+	recorded, open, err := w.up.Recorded(f.key)
 	require.NoError(t, err)
-	require.Equal(t, uploader.StateWriting, state)
+	require.Equal(t, state.Writing, recorded)
 	require.True(t, open)
 	require.NoError(t, f.commit())
 	f.close()

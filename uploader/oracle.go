@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/state"
 )
 
 // SizeOracle guesses how large a file will become that somebody is writing. The
@@ -51,7 +52,7 @@ func (s *session) noteWritten(off, end int64) {
 // learn starts the asking for the size, if a full chunk waits for an answer. mu
 // is held.
 func (s *session) learn() {
-	if s.learning || s.guessed || s.gone || s.u.ctx.Err() != nil || s.u.names.held(s.rec.path) || s.u.names.excluded(s.rec.path) {
+	if s.learning || s.guessed || s.gone || s.u.ctx.Err() != nil || s.u.names.held(s.rec.Path) || s.u.names.excluded(s.rec.Path) {
 		return
 	}
 	if err := s.hold(); err != nil {
@@ -71,7 +72,7 @@ func (s *session) learn() {
 // learnNext asks about one full chunk that nobody has asked about, and says
 // whether there was one. mu is held, but not while asking.
 func (s *session) learnNext() bool {
-	if s.rec.state != StateWriting || s.gone {
+	if s.rec.State != state.Writing || s.gone {
 		return false // nothing goes early any more
 	}
 	chunk := s.u.chunk
@@ -84,7 +85,7 @@ func (s *session) learnNext() bool {
 	if next < 0 {
 		return false
 	}
-	path, size, ahead, oracle, cycle := s.rec.path, s.content.size, s.content.ahead, s.oracle, s.cycle
+	path, size, ahead, oracle, cycle := s.rec.Path, s.content.size, s.content.ahead, s.oracle, s.cycle
 	written, end := s.content.written.prefix(), min((next+1)*chunk, s.content.size)
 	file := s.file
 	s.mu.Unlock()
@@ -102,7 +103,7 @@ func (s *session) learnNext() bool {
 	}
 
 	s.mu.Lock()
-	if s.cycle != cycle || s.rec.state != StateWriting || s.gone {
+	if s.cycle != cycle || s.rec.State != state.Writing || s.gone {
 		return true // much may have happened meanwhile: look again
 	}
 	switch {

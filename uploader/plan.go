@@ -1,6 +1,9 @@
 package uploader
 
-import "uploadfs/uploader/api"
+import (
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/journal"
+)
 
 // cut plans parts of n bytes for [off, end), the last one shorter.
 func cut(off, end, n int64) []*part {
@@ -55,17 +58,17 @@ func (p *part) free() bool { return p.id == "" && !p.sending }
 
 // resumed takes up the parts that the API had acknowledged before a crash,
 // whatever their sizes, and plans the gaps between them in whole chunks.
-func (x *transfer) resumed(known []partRecord, chunk int64) {
+func (x *transfer) resumed(known []journal.Part, chunk int64) {
 	x.parts = nil
 	end := int64(0)
 	for _, k := range known { // in file order
-		if k.off < end || k.off+k.n > x.spec.Bytes || k.n <= 0 {
+		if k.Off < end || k.Off+k.Len > x.spec.Bytes || k.Len <= 0 {
 			x.replaced++ // of an earlier plan
 			continue
 		}
-		x.parts = append(x.parts, cut(end, k.off, chunk)...)
-		x.parts = append(x.parts, &part{off: k.off, n: k.n, id: k.id, crc: k.crc})
-		end = k.off + k.n
+		x.parts = append(x.parts, cut(end, k.Off, chunk)...)
+		x.parts = append(x.parts, &part{off: k.Off, n: k.Len, id: k.ID, crc: k.CRC})
+		end = k.Off + k.Len
 	}
 	x.parts = append(x.parts, cut(end, x.spec.Bytes, chunk)...)
 }

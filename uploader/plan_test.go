@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/journal"
 
 	"github.com/stretchr/testify/require"
 )
@@ -80,9 +81,9 @@ func TestResumedPartsMayHaveAnySize(t *testing.T) {
 		const chunk = 100
 		size := 1 + r.Int64N(5000)
 		x := &transfer{spec: api.Spec{Bytes: size}}
-		var known []partRecord
+		var known []journal.Part
 		for off := r.Int64N(300); off < size; off += r.Int64N(300) {
-			known = append(known, partRecord{off, r.Int64N(300), 7, "part"})
+			known = append(known, journal.Part{Off: off, Len: r.Int64N(300), CRC: 7, ID: "part"})
 		}
 		x.resumed(known, chunk)
 		planned(t, x)
@@ -92,7 +93,7 @@ func TestResumedPartsMayHaveAnySize(t *testing.T) {
 				require.LessOrEqual(t, p.n, int64(chunk))
 				continue
 			}
-			require.Contains(t, known, partRecord{p.off, p.n, p.crc, p.id})
+			require.Contains(t, known, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: p.id})
 			require.False(t, p.proven, "nobody has compared it yet")
 			taken++
 		}

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/journal"
 )
 
 // equals reports whether the bytes [off, off+n) of file have this CRC-32C. They do
@@ -31,9 +32,9 @@ func equals(ctx context.Context, file io.ReaderAt, off, n int64, want uint32) (b
 }
 
 // allEqual reports whether file has what each part was sent with.
-func allEqual(ctx context.Context, file io.ReaderAt, parts []partRecord) (bool, error) {
+func allEqual(ctx context.Context, file io.ReaderAt, parts []journal.Part) (bool, error) {
 	for _, p := range parts {
-		if same, err := equals(ctx, file, p.off, p.n, p.crc); err != nil || !same {
+		if same, err := equals(ctx, file, p.Off, p.Len, p.CRC); err != nil || !same {
 			return false, err
 		}
 	}

@@ -13,6 +13,8 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 // ErrChanged is the error of a put whose file was written to while it was being
@@ -141,23 +143,23 @@ func (s *session) beginPut(file *os.File, spec api.Spec) error {
 	spec.Bytes = info.Size
 	s.put, s.content.size = &spec, info.Size
 	switch {
-	case s.rec.state != StateCompleted:
-		if s.reuse(); s.xfer != nil && s.rec.spec != spec {
+	case s.rec.State != state.Completed:
+		if s.reuse(); s.xfer != nil && s.rec.Spec != spec {
 			s.dropTransfer(errors.New("declared otherwise"))
 		}
-	case s.rec.spec == spec:
+	case s.rec.Spec == spec:
 		if same, err := s.equalsParts(); same || err != nil {
 			return err // its result has not been passed on yet
 		}
 	}
 	if s.xfer == nil {
 		// Nothing of an earlier one is of use.
-		if err := s.u.journal.delete(s.key); err != nil {
+		if err := s.u.journal.Delete(s.key); err != nil {
 			return err
 		}
-		s.rec = record{key: s.key, state: StateWriting, since: time.Now()}
+		s.rec = journal.Record{Key: s.key, State: state.Writing, Since: time.Now()}
 	}
-	s.rec.path, s.rec.size = file.Name(), info.Size
+	s.rec.Path, s.rec.Size = file.Name(), info.Size
 	s.publish()
 	return nil
 }
@@ -165,7 +167,7 @@ func (s *session) beginPut(file *os.File, spec api.Spec) error {
 // equalsParts compares the file with the parts that its record says it was sent
 // in. mu is held, but not while it reads.
 func (s *session) equalsParts() (bool, error) {
-	parts, file, ctx := s.rec.parts, s.file, s.u.ctx
+	parts, file, ctx := s.rec.Parts, s.file, s.u.ctx
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	return allEqual(ctx, file, parts)
@@ -197,25 +199,25 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	target := s.content.gen
-	if s.rec.state != StateCompleted {
+	if s.rec.State != state.Completed {
 		if s.u.ctx.Err() != nil {
 			return nil, context.Cause(s.u.ctx)
 		}
 		s.asked = target
-		s.move(StateUploading, nil)
+		s.move(state.Uploading, nil)
 		s.start()
 	}
 	for s.running != nil && ctx.Err() == nil {
 		s.cond.Wait()
 	}
-	done := s.rec.status(s.xfer, time.Time{})
+	done := statusOf(&s.rec, s.xfer, time.Time{})
 	switch {
-	case done.State == StateCompleted:
+	case done.State == state.Completed:
 		return done, nil
 	case len(done.Superseded) > 0:
 		// It changed when all was said and done. Its record began without
 		// Files, so this one is of what was sent.
-		done.State, done.FileID, done.Superseded = StateCompleted, done.Superseded[0], nil
+		done.State, done.FileID, done.Superseded = state.Completed, done.Superseded[0], nil
 		return done, nil
 	case s.content.gen != target:
 		if s.xfer != nil {
@@ -233,7 +235,7 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 // Forget takes the put out of the journal: its result has been passed on, and
 // the next put of the same file is another upload. Without it, the next one
 // returns the same result as long as the file is the same.
-func (p *Put) Forget() error { return p.s.u.journal.delete(p.s.key) }
+func (p *Put) Forget() error { return p.s.u.journal.Delete(p.s.key) }
 
 // Close lets go of the file. A put that has not ended is over when the Uploader is
 // closed.

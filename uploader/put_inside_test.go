@@ -8,29 +8,31 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 func TestOldPutsAreForgotten(t *testing.T) {
 	dir, now := t.TempDir(), time.Now()
-	j, err := openJournal(dir, slog.New(slog.DiscardHandler))
+	j, err := journal.Open(dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	old, young := backing.Key{Ino: 1}, backing.Key{Ino: 2}
 	for key, age := range map[backing.Key]time.Duration{old: putRemembered + time.Hour, young: putRemembered - time.Hour} {
-		require.NoError(t, j.put(&record{key: key, state: StateUploading, since: now.Add(-age)}))
-		require.NoError(t, j.putPart(key, partRecord{0, 10, 1, "part"}))
+		require.NoError(t, j.Put(&journal.Record{Key: key, State: state.Uploading, Since: now.Add(-age)}))
+		require.NoError(t, j.PutPart(key, journal.Part{Len: 10, CRC: 1, ID: "part"}))
 	}
-	require.NoError(t, j.close())
+	require.NoError(t, j.Close())
 
 	u, err := Open(Options{StateDir: dir})
 	require.NoError(t, err)
-	r, err := u.journal.get(old)
+	r, err := u.journal.Get(old)
 	require.NoError(t, err)
 	require.Nil(t, r)
-	parts, err := u.journal.parts(old)
+	parts, err := u.journal.Parts(old)
 	require.NoError(t, err)
 	require.Empty(t, parts)
-	r, err = u.journal.get(young)
+	r, err = u.journal.Get(young)
 	require.NoError(t, err)
-	require.Len(t, r.parts, 1)
+	require.Len(t, r.Parts, 1)
 	require.NoError(t, u.Close())
 }

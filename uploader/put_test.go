@@ -15,6 +15,7 @@ import (
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/state"
 )
 
 // newPutWorld is a world without a tree. Its files lie anywhere.
@@ -54,7 +55,7 @@ func (w *world) putWhole(path string, spec api.Spec) *uploader.Status {
 	defer p.Close()
 	st, err := run(p)
 	require.NoError(w.t, err)
-	require.Equal(w.t, uploader.StateCompleted, st.State)
+	require.Equal(w.t, state.Completed, st.State)
 	return st
 }
 
@@ -269,7 +270,7 @@ func TestPutOfWhatChangesAtItsEnd(t *testing.T) {
 		}()
 		gate.Await(t, 1)
 		require.NoError(t, os.WriteFile(path, data(2*chunk, 2), 0o600))
-		require.Eventually(t, func() bool { return p.Status().State == uploader.StateWriting }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return p.Status().State == state.Writing }, patience, time.Millisecond)
 		gate.Open()
 		r := <-ended
 		p.Close()

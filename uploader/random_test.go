@@ -22,6 +22,7 @@ import (
 
 	"uploadfs/uploader"
 	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/state"
 )
 
 // identity is the number of a file of the random test, with which its content
@@ -278,7 +279,7 @@ func (f *randomFile) step() {
 		f.remove()
 	default:
 		st := f.w.status(f.rel)
-		require.False(t, st.State == uploader.StateWriting && st.FileID != "", "the result of an earlier content is shown")
+		require.False(t, st.State == state.Writing && st.FileID != "", "the result of an earlier content is shown")
 	}
 }
 
@@ -327,10 +328,10 @@ func (f *randomFile) finish() {
 		st = f.w.status(f.rel)
 	}
 	switch st.State {
-	case uploader.StateFailed, uploader.StateInterrupted:
+	case state.Failed, state.Interrupted:
 		f.insisted = f.insisted || strings.Contains(st.Error, "its answer was lost")
 		require.NoError(t, f.w.up.Retry(f.rel), st.Error)
-	case uploader.StateCompleted:
+	case state.Completed:
 		content, err := os.ReadFile(f.w.path(f.rel))
 		require.NoError(t, err)
 		got, _ := f.w.mem.Content(st.FileID)

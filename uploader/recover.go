@@ -8,6 +8,8 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 // recover compares the journal with the tree and goes on where the last daemon
@@ -30,15 +32,15 @@ func (u *Uploader) recover() error {
 	if err != nil {
 		return fmt.Errorf("backing tree: %w", err)
 	}
-	rows, err := u.journal.all("")
+	rows, err := u.journal.All()
 	if err != nil {
 		return err
 	}
 	for _, r := range rows {
-		f, there := seen[r.key]
-		delete(seen, r.key)
+		f, there := seen[r.Key]
+		delete(seen, r.Key)
 		if !there {
-			if err := u.journal.delete(r.key); err != nil {
+			if err := u.journal.Delete(r.Key); err != nil {
 				return err
 			}
 			continue
@@ -51,7 +53,7 @@ func (u *Uploader) recover() error {
 		if f.info.Size == 0 {
 			continue
 		}
-		r := &record{key: key, state: StateEmpty, since: time.Now()}
+		r := &journal.Record{Key: key, State: state.Empty, Since: time.Now()}
 		if err := u.keep(r, f, "found in the tree without a record of it"); err != nil {
 			return err
 		}
@@ -66,85 +68,85 @@ type found struct {
 }
 
 // resume goes on with one file.
-func (u *Uploader) resume(r *record, f found) error {
-	wasOpen := r.open
-	r.open, r.path = false, f.path
-	same := r.size == f.info.Size
-	if same && r.mtime != f.info.Mtime && r.state == StateCompleted {
+func (u *Uploader) resume(r *journal.Record, f found) error {
+	wasOpen := r.Open
+	r.Open, r.Path = false, f.path
+	same := r.Size == f.info.Size
+	if same && r.Mtime != f.info.Mtime && r.State == state.Completed {
 		var err error
 		if same, err = u.unchanged(r, f); err != nil {
 			return err
 		}
-		r.mtime, wasOpen = f.info.Mtime, true
+		r.Mtime, wasOpen = f.info.Mtime, true
 	}
-	switch r.state {
-	case StateWriting:
+	switch r.State {
+	case state.Writing:
 		return u.keep(r, f, "its writer did not close it before the last daemon ended")
-	case StateEmpty:
+	case state.Empty:
 		if f.info.Size > 0 || wasOpen {
 			return u.keep(r, f, "its writer did not close it before the last daemon ended")
 		}
 		return nil
-	case StateCompleted, StateExcluded:
+	case state.Completed, state.Excluded:
 		if !same {
 			return u.keep(r, f, "its content changed while it was not mounted")
 		}
-		if r.state == StateExcluded && !u.names.excluded(r.path) {
+		if r.State == state.Excluded && !u.names.excluded(r.Path) {
 			return u.load(r, (*session).renamed) // it is not excluded any more
 		}
 		if wasOpen {
-			return u.journal.put(r)
+			return u.journal.Put(r)
 		}
 		return nil
-	case StateInterrupted:
+	case state.Interrupted:
 		return u.load(r, nil)
-	case StateFailed:
-		if r.kind == api.Damaged {
+	case state.Failed:
+		if r.Kind == api.Damaged {
 			return u.load(r, nil)
 		}
 	}
 	if !same {
 		return u.keep(r, f, "its content changed while it was not mounted")
 	}
-	r.err, r.kind = "", api.Transient
+	r.Err, r.Kind = "", api.Transient
 	return u.load(r, func(s *session) {
 		s.renamed() // which names are held or excluded may be other ones now
 		switch {
-		case s.rec.state == StateHeld:
+		case s.rec.State == state.Held:
 			s.armHold()
 			return
-		case s.rec.state == StateExcluded:
+		case s.rec.State == state.Excluded:
 			return
-		case u.names.excluded(s.rec.path) && !s.rec.completing:
+		case u.names.excluded(s.rec.Path) && !s.rec.Completing:
 			s.dropTransfer(errors.New("excluded"))
-			s.move(StateExcluded, nil)
+			s.move(state.Excluded, nil)
 			return
-		case s.rec.state != StateUploading:
-			s.move(StateUploading, nil)
+		case s.rec.State != state.Uploading:
+			s.move(state.Uploading, nil)
 		}
 		s.start()
 	})
 }
 
 // unchanged compares a completed file with the CRCs of the parts it was sent in.
-func (u *Uploader) unchanged(r *record, f found) (bool, error) {
-	parts, err := u.journal.parts(r.key)
+func (u *Uploader) unchanged(r *journal.Record, f found) (bool, error) {
+	parts, err := u.journal.Parts(r.Key)
 	if err != nil {
 		return false, err
 	}
-	file, err := u.tree.OpenKey(r.key, f.path)
+	file, err := u.tree.OpenKey(r.Key, f.path)
 	if err != nil {
 		return false, fmt.Errorf("backing tree: %w", err)
 	}
 	defer file.Close()
 	end := int64(0)
 	for _, p := range parts {
-		if p.off != end {
+		if p.Off != end {
 			return false, nil
 		}
-		end = p.off + p.n
+		end = p.Off + p.Len
 	}
-	if end != r.size {
+	if end != r.Size {
 		return false, nil
 	}
 	same, err := allEqual(u.ctx, file, parts)
@@ -155,23 +157,23 @@ func (u *Uploader) unchanged(r *record, f found) (bool, error) {
 }
 
 // keep makes the file interrupted.
-func (u *Uploader) keep(r *record, f found, reason string) error {
-	r.path, r.open, r.size = f.path, false, f.info.Size
-	if r.fileID != "" || r.completing {
+func (u *Uploader) keep(r *journal.Record, f found, reason string) error {
+	r.Path, r.Open, r.Size = f.path, false, f.info.Size
+	if r.FileID != "" || r.Completing {
 		// What came of them is not what is here now.
-		if r.fileID != "" {
-			r.superseded = append(r.superseded, r.fileID)
+		if r.FileID != "" {
+			r.Superseded = append(r.Superseded, r.FileID)
 		}
-		r.fileID, r.md5, r.completing = "", "", false
-		r.spec, r.upload, r.created = api.Spec{}, api.Upload{}, time.Time{}
-		if err := u.journal.dropParts(r.key); err != nil {
+		r.FileID, r.MD5, r.Completing = "", "", false
+		r.Spec, r.Upload, r.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
+		if err := u.journal.DropParts(r.Key); err != nil {
 			return err
 		}
 	}
-	u.log.Warn("interrupted", "path", r.path, "why", reason)
+	u.log.Warn("interrupted", "path", r.Path, "why", reason)
 	return u.load(r, func(s *session) {
-		if !s.rec.state.may(StateInterrupted) {
-			s.rec.state = StateWriting // it has been written to, whoever did
+		if !s.rec.State.CanBecome(state.Interrupted) {
+			s.rec.State = state.Writing // it has been written to, whoever did
 		}
 		s.interrupt(reason)
 	})
@@ -179,22 +181,22 @@ func (u *Uploader) keep(r *record, f found, reason string) error {
 
 // load puts the session of a record into the table, with the transfer that its
 // Upload can still take up, and lets then do the rest.
-func (u *Uploader) load(r *record, then func(*session)) error {
-	if r.upload.ID != "" { // of thousands that wait for their turn, few have got so far
+func (u *Uploader) load(r *journal.Record, then func(*session)) error {
+	if r.Upload.ID != "" { // of thousands that wait for their turn, few have got so far
 		var err error
-		if r.parts, err = u.journal.parts(r.key); err != nil {
+		if r.Parts, err = u.journal.Parts(r.Key); err != nil {
 			return err
 		}
 	}
-	s := newSession(u, r.key)
+	s := newSession(u, r.Key)
 	s.rec = *r
-	s.content.size = r.size
+	s.content.size = r.Size
 	u.mu.Lock()
-	u.sessions[r.key] = s
+	u.sessions[r.Key] = s
 	u.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.state == StateFailed && r.kind == api.Damaged {
+	if r.State == state.Failed && r.Kind == api.Damaged {
 		// Which bytes are missing is forgotten, so only a file that is
 		// written anew from its start is known to be whole.
 		s.poison.add(0, math.MaxInt64)
@@ -212,12 +214,12 @@ func (u *Uploader) load(r *record, then func(*session)) error {
 // been completed: what the API has acknowledged counts if it still equals the
 // file. mu is held.
 func (s *session) reuse() {
-	up := s.rec.upload
-	expired := time.Now().After(up.ExpiresAt) && !s.rec.completing
-	if up.ID == "" || s.rec.spec.Bytes != s.content.size || expired {
+	up := s.rec.Upload
+	expired := time.Now().After(up.ExpiresAt) && !s.rec.Completing
+	if up.ID == "" || s.rec.Spec.Bytes != s.content.size || expired {
 		return
 	}
-	spec, created, parts := s.rec.spec, s.rec.created, s.rec.parts
+	spec, created, parts := s.rec.Spec, s.rec.CreatedAt, s.rec.Parts
 	x := s.newTransfer(spec.Bytes)
 	x.declared(spec, up, created)
 	x.resumed(parts, s.u.chunk)

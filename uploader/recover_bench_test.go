@@ -14,6 +14,8 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 // silent is a Backend that answers nothing until its caller gives up.
@@ -45,10 +47,10 @@ func (silent) FindFiles(ctx context.Context, _ api.Spec, _ time.Time) ([]api.Fil
 // two seconds in which a mount should be ready.
 func BenchmarkRecovery(b *testing.B) {
 	const dirs, each = 200, 100
-	for _, state := range []State{StateCompleted, StateUploading, StateInterrupted} {
-		b.Run(string(state), func(b *testing.B) {
+	for _, was := range []state.State{state.Completed, state.Uploading, state.Interrupted} {
+		b.Run(string(was), func(b *testing.B) {
 			dir := b.TempDir()
-			j, err := openJournal(dir, slog.New(slog.DiscardHandler))
+			j, err := journal.Open(dir, slog.New(slog.DiscardHandler))
 			require.NoError(b, err)
 			content := []byte("content")
 			for d := range dirs {
@@ -61,16 +63,16 @@ func BenchmarkRecovery(b *testing.B) {
 			tree, err := backing.Open(filepath.Join(dir, "tree"))
 			require.NoError(b, err)
 			require.NoError(b, tree.Walk(func(rel string, info backing.Info) error {
-				return j.put(&record{key: info.Key, path: rel, state: state, since: time.Now(), size: info.Size, mtime: info.Mtime})
+				return j.Put(&journal.Record{Key: info.Key, Path: rel, State: was, Since: time.Now(), Size: info.Size, Mtime: info.Mtime})
 			}))
-			require.NoError(b, j.close())
+			require.NoError(b, j.Close())
 			for b.Loop() {
 				u, err := Open(Options{Backend: silent{}, Tree: tree, StateDir: dir})
 				require.NoError(b, err)
 				b.StopTimer()
-				counts, err := u.journal.counts()
+				counts, err := u.journal.Counts()
 				require.NoError(b, err)
-				require.Equal(b, map[State]int{state: dirs * each}, counts)
+				require.Equal(b, map[state.State]int{was: dirs * each}, counts)
 				require.NoError(b, u.Close())
 				b.StartTimer()
 			}

@@ -12,6 +12,7 @@ import (
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/state"
 )
 
 // sent sends n parts of the file f of size bytes, and leaves the others waiting.
@@ -93,7 +94,7 @@ func TestAnotherPartSizeAtTheNextMount(t *testing.T) {
 	w.crash(goOn(w), func() { w.opts.PartSize = chunk * 3 / 2 })
 	w.settle()
 	st := w.status("f")
-	require.Equal(t, uploader.StateCompleted, st.State, st.Error)
+	require.Equal(t, state.Completed, st.State, st.Error)
 	got, _ := w.mem.Content(st.FileID)
 	require.Equal(t, data(6*chunk, 1), got)
 	require.Subset(t, st.PartIDs, before)
@@ -120,7 +121,7 @@ func TestAnOutageOutlivesTheDaemon(t *testing.T) {
 	f := w.openFile("f")
 	f.replace(data(chunk, 1))
 	f.CommitLater()
-	require.Eventually(t, func() bool { return w.status("f").State == uploader.StateRetrying }, patience, tick)
+	require.Eventually(t, func() bool { return w.status("f").State == state.Retrying }, patience, tick)
 	f.close()
 	w.remount()
 	w.settle()
@@ -152,7 +153,7 @@ func TestFilesThatWereOpenAreInterrupted(t *testing.T) {
 	w.settle()
 	for _, name := range []string{"new", "rewritten", "empty"} {
 		st := w.noResult(name)
-		require.Equal(t, uploader.StateInterrupted, st.State, name)
+		require.Equal(t, state.Interrupted, st.State, name)
 		require.Contains(t, st.Error, "uploadfs retry", name)
 		require.Empty(t, st.UploadID, name)
 	}
@@ -166,7 +167,7 @@ func TestFilesThatWereOpenAreInterrupted(t *testing.T) {
 	w.settle()
 	w.uploaded("new")
 	w.uploaded("rewritten")
-	require.Equal(t, uploader.StateEmpty, w.status("empty").State)
+	require.Equal(t, state.Empty, w.status("empty").State)
 }
 
 func TestCompletedFilesAreComparedWithTheTree(t *testing.T) {
@@ -198,7 +199,7 @@ func TestCompletedFilesAreComparedWithTheTree(t *testing.T) {
 					continue
 				}
 				st := w.noResult("f")
-				require.Equal(t, uploader.StateInterrupted, st.State)
+				require.Equal(t, state.Interrupted, st.State)
 				require.Equal(t, []string{before.FileID}, st.Superseded)
 				require.Empty(t, st.UploadID)
 				require.Empty(t, st.PartIDs)
@@ -219,8 +220,8 @@ func TestFilesMadeBehindTheMountAreKept(t *testing.T) {
 	require.NoError(t, os.Link(w.path("a/b/new"), w.path("a/b/new2")))
 	w.start()
 	w.settle()
-	require.Equal(t, uploader.StateInterrupted, w.status("a/b/new").State)
-	require.Equal(t, uploader.StateEmpty, w.status("nothing").State)
+	require.Equal(t, state.Interrupted, w.status("a/b/new").State)
+	require.Equal(t, state.Empty, w.status("nothing").State)
 	require.Equal(t, 1, w.up.Sessions())
 	require.NoError(t, w.up.Retry("a/b/new2"))
 	w.settle()
@@ -266,7 +267,7 @@ func TestAChangedFileWhateverItsState(t *testing.T) {
 	w.settle()
 	for _, name := range names {
 		st := w.status(name)
-		require.Equal(t, uploader.StateInterrupted, st.State, name)
+		require.Equal(t, state.Interrupted, st.State, name)
 		require.EqualValues(t, chunk+1, st.Size)
 	}
 	for _, name := range names {
@@ -316,7 +317,7 @@ func TestCloseWhileEverythingIsBusy(t *testing.T) {
 			w.start()
 			w.settle()
 			for _, name := range names {
-				if w.status(name).State == uploader.StateInterrupted {
+				if w.status(name).State == state.Interrupted {
 					require.NoError(t, w.up.Retry(name)) // its close had not come yet
 				}
 			}

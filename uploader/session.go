@@ -12,6 +12,8 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 // session is one backing file's life from its first write to completed, whatever
@@ -25,7 +27,7 @@ type session struct {
 	mu   sync.Mutex // guards everything below; never held during a Backend call
 	cond *sync.Cond // on mu: something that a commit waits for has moved on
 
-	rec     record
+	rec     journal.Record
 	writers int  // open handles that may change the file
 	gone    bool // it has no name left: nothing of it is sent any more
 	pinned  int  // calls that use the session right now, so that it stays in the table
@@ -71,7 +73,7 @@ type waiter struct {
 func newSession(u *Uploader, key backing.Key) *session {
 	s := &session{
 		u: u, key: key,
-		rec:       record{key: key, state: StateEmpty, since: time.Now()},
+		rec:       journal.Record{Key: key, State: state.Empty, Since: time.Now()},
 		content:   content{block: u.block},
 		digest:    digest{block: u.chunk},
 		full:      map[int64]bool{},
@@ -85,7 +87,7 @@ func newSession(u *Uploader, key backing.Key) *session {
 // hold makes s.file usable until unhold, opening it if nobody has it open. mu is held.
 func (s *session) hold() error {
 	if s.refs == 0 {
-		f, err := s.u.tree.OpenKey(s.key, s.rec.path)
+		f, err := s.u.tree.OpenKey(s.key, s.rec.Path)
 		if err != nil {
 			return api.LocalError("open", err)
 		}
@@ -130,16 +132,16 @@ func (s *session) unhold() {
 
 // move brings the session into another state, for the reason cause (nil where
 // the state needs none), and into the journal before anybody sees it. mu is held.
-func (s *session) move(to State, cause error) {
-	if from := s.rec.state; from != to {
-		if !from.may(to) {
-			s.u.log.Error("illegal change of state", "path", s.rec.path, "from", from, "to", to)
+func (s *session) move(to state.State, cause error) {
+	if from := s.rec.State; from != to {
+		if !from.CanBecome(to) {
+			s.u.log.Error("illegal change of state", "path", s.rec.Path, "from", from, "to", to)
 		}
-		s.rec.state, s.rec.since = to, time.Now()
+		s.rec.State, s.rec.Since = to, time.Now()
 	}
-	s.rec.err, s.rec.kind = api.OneLine(cause), api.Transient
+	s.rec.Err, s.rec.Kind = api.OneLine(cause), api.Transient
 	if cause != nil {
-		s.rec.kind = api.KindOf(cause)
+		s.rec.Kind = api.KindOf(cause)
 	}
 	s.save()
 	s.publish()
@@ -152,55 +154,19 @@ func (s *session) save() {
 	if s.gone {
 		return
 	}
-	s.recorded(s.u.journal.put(&s.rec))
+	s.recorded(s.u.journal.Put(&s.rec))
 }
 
 // recorded logs that the journal could not be told of something. mu is held.
 func (s *session) recorded(err error) {
 	if err != nil {
-		s.u.log.Error("not recorded", "path", s.rec.path, "state", s.rec.state, "error", err)
+		s.u.log.Error("not recorded", "path", s.rec.Path, "state", s.rec.State, "error", err)
 	}
 }
 
 // publish makes what is known now the status that everybody reads. mu is held.
 func (s *session) publish() {
-	s.status.Store(s.rec.status(s.xfer, s.next))
-}
-
-// status is the record as people see it, with the parts of the transfer x where
-// there is one.
-func (r *record) status(x *transfer, next time.Time) *Status {
-	st := &Status{
-		Path: r.path, State: r.state, Size: r.size, Since: r.since,
-		Filename: r.spec.Filename, Purpose: r.spec.Purpose, MimeType: r.spec.MimeType,
-		UploadID: r.upload.ID, ExpiresAt: r.upload.ExpiresAt,
-		FileID: r.fileID, MD5: r.md5, Error: r.err, Superseded: r.superseded,
-	}
-	if r.state == StateRetrying {
-		st.NextAttempt = next
-	}
-	if st.UploadID == "" {
-		return st
-	}
-	add := func(id string, n int64) {
-		st.parts = append(st.parts, id)
-		if id != "" {
-			st.PartIDs = append(st.PartIDs, id)
-			st.Acked++
-			st.BytesSent += n
-		}
-		st.Total++
-	}
-	if x != nil {
-		for _, p := range x.parts {
-			add(p.id, p.n)
-		}
-	} else {
-		for _, p := range r.parts {
-			add(p.id, p.n)
-		}
-	}
-	return st
+	s.status.Store(statusOf(&s.rec, s.xfer, s.next))
 }
 
 // change is called before every change of content. The first one since the
@@ -215,7 +181,7 @@ func (s *session) change() error {
 	}
 	before := s.rec
 	s.unsettle()
-	if err := s.u.journal.put(&s.rec); err != nil {
+	if err := s.u.journal.Put(&s.rec); err != nil {
 		s.rec = before
 		return err
 	}
@@ -238,7 +204,7 @@ func (s *session) changed() {
 // changing reports whether the journal knows of changes already, or need not. mu
 // is held.
 func (s *session) changing() bool {
-	return s.gone || s.rec.state == StateWriting || len(s.poison) > 0
+	return s.gone || s.rec.State == state.Writing || len(s.poison) > 0
 }
 
 // unsettle makes the record that of a content that changes. mu is held.
@@ -247,7 +213,7 @@ func (s *session) unsettle() {
 		s.held.Stop()
 		s.held = nil
 	}
-	if s.running == nil || s.rec.fileID != "" {
+	if s.running == nil || s.rec.FileID != "" {
 		// A new content. While a commit is under way it is an edit of
 		// the old one, and the parts that do not change still serve.
 		s.began = time.Now()
@@ -258,20 +224,20 @@ func (s *session) unsettle() {
 			s.sight.begin(s.content.size)
 		}
 	}
-	if s.rec.fileID != "" {
-		s.rec.superseded = append(s.rec.superseded[:len(s.rec.superseded):len(s.rec.superseded)], s.rec.fileID)
-		s.rec.fileID, s.rec.md5 = "", ""
+	if s.rec.FileID != "" {
+		s.rec.Superseded = append(s.rec.Superseded[:len(s.rec.Superseded):len(s.rec.Superseded)], s.rec.FileID)
+		s.rec.FileID, s.rec.MD5 = "", ""
 	}
 	if s.xfer == nil {
-		s.rec.spec, s.rec.upload, s.rec.created = api.Spec{}, api.Upload{}, time.Time{}
-		s.rec.parts = nil
+		s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
+		s.rec.Parts = nil
 	}
-	if s.rec.completing && s.running == nil && s.xfer != nil {
+	if s.rec.Completing && s.running == nil && s.xfer != nil {
 		s.xfer.end(errors.New("nobody knows whether it is a File already")) // it may take no more parts
 	}
-	s.rec.completing = false // whatever comes of it is not this content's
-	s.rec.state, s.rec.since = StateWriting, time.Now()
-	s.rec.err, s.rec.kind = "", api.Transient
+	s.rec.Completing = false // whatever comes of it is not this content's
+	s.rec.State, s.rec.Since = state.Writing, time.Now()
+	s.rec.Err, s.rec.Kind = "", api.Transient
 }
 
 // ask decides what a close means for the content as it is now: the one place
@@ -280,7 +246,7 @@ func (s *session) unsettle() {
 func (s *session) ask() (gen uint64, settled bool, err error) {
 	s.look()
 	gen = s.content.gen
-	s.rec.size = s.content.size
+	s.rec.Size = s.content.size
 	switch {
 	case s.gone:
 		return gen, true, nil
@@ -291,28 +257,28 @@ func (s *session) ask() (gen uint64, settled bool, err error) {
 	case gen == s.asked:
 		// In other states a commit may be winding down, but without an
 		// answer for anybody.
-		return gen, !s.rec.state.committing(), s.standing()
+		return gen, !s.rec.State.Committing(), s.standing()
 	}
 	s.asked = gen
 	switch {
 	case s.content.size == 0:
 		s.dropTransfer(errors.New("emptied"))
-		s.settle(StateEmpty, nil)
+		s.settle(state.Empty, nil)
 	case s.sight != nil && backing.Full(s.file):
 		s.interrupt("the disk is full, and of a write that failed only its program has heard")
 		return gen, true, api.LocalError("close", unix.ENOSPC)
-	case s.u.names.excluded(s.rec.path):
+	case s.u.names.excluded(s.rec.Path):
 		s.dropTransfer(errors.New("excluded"))
-		s.settle(StateExcluded, nil)
-	case s.u.names.held(s.rec.path):
-		s.settle(StateHeld, nil)
+		s.settle(state.Excluded, nil)
+	case s.u.names.held(s.rec.Path):
+		s.settle(state.Held, nil)
 		s.armHold()
 	case s.content.size > api.MaxUpload:
 		err := &api.Error{Op: "close", Kind: api.TooLarge, Message: "larger than 8 GiB, which is the most that an Upload can hold; the file stays here"}
-		s.settle(StateFailed, err)
+		s.settle(state.Failed, err)
 		return gen, true, err
 	default:
-		s.move(StateUploading, nil)
+		s.move(state.Uploading, nil)
 		s.start()
 		return gen, false, nil
 	}
@@ -320,7 +286,7 @@ func (s *session) ask() (gen uint64, settled bool, err error) {
 }
 
 // settle ends a content without the API: nothing of it is to be sent now.
-func (s *session) settle(to State, cause error) {
+func (s *session) settle(to state.State, cause error) {
 	s.content.settle()
 	s.move(to, cause)
 	s.answer(s.content.gen, cause)
@@ -332,8 +298,8 @@ func (s *session) standing() error {
 	if s.lost != nil && len(s.poison) > 0 {
 		return s.lost
 	}
-	if s.rec.state == StateFailed || s.rec.state == StateInterrupted {
-		return &api.Error{Kind: s.rec.kind, UploadID: s.rec.upload.ID, Message: s.rec.err}
+	if s.rec.State == state.Failed || s.rec.State == state.Interrupted {
+		return &api.Error{Kind: s.rec.Kind, UploadID: s.rec.Upload.ID, Message: s.rec.Err}
 	}
 	return nil
 }
@@ -402,36 +368,36 @@ func (s *session) armHold() {
 
 // release sends a held file. mu is held.
 func (s *session) release() {
-	if s.rec.state != StateHeld || s.gone || s.u.ctx.Err() != nil {
+	if s.rec.State != state.Held || s.gone || s.u.ctx.Err() != nil {
 		return
 	}
-	s.move(StateUploading, nil)
+	s.move(state.Uploading, nil)
 	s.start()
 }
 
 // renamed looks at the name that the file has now: a held or excluded file with
 // a final name is sent. mu is held.
 func (s *session) renamed() {
-	if s.rec.state != StateHeld && s.rec.state != StateExcluded || s.gone || s.u.ctx.Err() != nil {
+	if s.rec.State != state.Held && s.rec.State != state.Excluded || s.gone || s.u.ctx.Err() != nil {
 		return
 	}
-	to := StateUploading
+	to := state.Uploading
 	switch {
 	case s.writers > 0:
 		return // the close will see to it
-	case s.u.names.excluded(s.rec.path):
-		to = StateExcluded
-	case s.u.names.held(s.rec.path):
-		to = StateHeld
+	case s.u.names.excluded(s.rec.Path):
+		to = state.Excluded
+	case s.u.names.held(s.rec.Path):
+		to = state.Held
 	}
 	switch {
-	case to == s.rec.state:
-	case to == StateUploading:
+	case to == s.rec.State:
+	case to == state.Uploading:
 		s.move(to, nil)
 		s.start()
 	default:
 		s.move(to, nil)
-		if to == StateHeld {
+		if to == state.Held {
 			s.armHold()
 		}
 	}
@@ -441,14 +407,14 @@ func (s *session) renamed() {
 // first name. mu is held.
 func (s *session) born() {
 	s.gone = false
-	s.rec.open = s.writers > 0
+	s.rec.Open = s.writers > 0
 	if s.content.gen == s.asked {
 		return
 	}
-	s.rec.state, s.rec.since = StateWriting, time.Now()
+	s.rec.State, s.rec.Since = state.Writing, time.Now()
 	switch {
 	case len(s.poison) > 0:
-		s.move(StateFailed, s.lost)
+		s.move(state.Failed, s.lost)
 	case s.writers == 0:
 		s.ask()
 	}

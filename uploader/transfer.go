@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 var (
@@ -79,8 +81,8 @@ func (s *session) dropTransfer(why error) {
 		return
 	}
 	s.xfer = nil
-	s.rec.spec, s.rec.upload, s.rec.created = api.Spec{}, api.Upload{}, time.Time{}
-	s.rec.parts, s.rec.completing = nil, false
+	s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
+	s.rec.Parts, s.rec.Completing = nil, false
 	x.end(why)
 	if s.u.ctx.Err() != nil {
 		return
@@ -169,7 +171,7 @@ func (s *session) early(x *transfer, p *part) bool {
 			return false
 		}
 	}
-	return s.rec.state == StateWriting && !s.gone && len(s.poison) == 0 && s.expected == x.spec.Bytes &&
+	return s.rec.State == state.Writing && !s.gone && len(s.poison) == 0 && s.expected == x.spec.Bytes &&
 		!p.tried && s.content.written.contains(p.off, p.off+p.n)
 }
 
@@ -235,7 +237,7 @@ func (s *session) feed(x *transfer) {
 // declare creates the Upload, with the attributes and the name of this moment.
 func (s *session) declare(x *transfer) error {
 	s.mu.Lock()
-	id, path := x.upload.ID, s.rec.path
+	id, path := x.upload.ID, s.rec.Path
 	s.mu.Unlock()
 	if id != "" {
 		return nil
@@ -259,9 +261,9 @@ func (s *session) declare(x *transfer) error {
 	if s.xfer != x {
 		return x.err // given up meanwhile; dropTransfer cancels it
 	}
-	s.rec.spec, s.rec.upload, s.rec.created = spec, up, created
-	s.rec.parts, s.rec.completing = nil, false
-	if err := s.u.journal.dropParts(s.key); err != nil {
+	s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = spec, up, created
+	s.rec.Parts, s.rec.Completing = nil, false
+	if err := s.u.journal.DropParts(s.key); err != nil {
 		s.u.log.Error("not recorded", "path", path, "upload", up.ID, "error", err)
 	}
 	s.save()
@@ -296,8 +298,8 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 		p.id, p.crc, p.proven = id, sum.crc, true
 		s.lastAck = time.Now()
 		if s.xfer == x {
-			if err := s.u.journal.putPart(s.key, partRecord{p.off, p.n, p.crc, id}); err != nil {
-				s.u.log.Error("not recorded", "path", s.rec.path, "upload", x.upload.ID, "part", id, "error", err)
+			if err := s.u.journal.PutPart(s.key, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: id}); err != nil {
+				s.u.log.Error("not recorded", "path", s.rec.Path, "upload", x.upload.ID, "part", id, "error", err)
 			}
 			s.publish()
 		}
@@ -346,13 +348,13 @@ func (s *session) showTrouble(x *transfer) {
 	}
 	s.next = x.again
 	switch {
-	case x.trouble != nil && s.rec.state.committing():
-		if s.rec.state == StateUploading {
-			s.u.log.Warn("retrying", "path", s.rec.path, "upload", x.upload.ID, "error", x.trouble, "next", x.again)
+	case x.trouble != nil && s.rec.State.Committing():
+		if s.rec.State == state.Uploading {
+			s.u.log.Warn("retrying", "path", s.rec.Path, "upload", x.upload.ID, "error", x.trouble, "next", x.again)
 		}
-		s.move(StateRetrying, x.trouble)
-	case x.trouble == nil && s.rec.state == StateRetrying:
-		s.move(StateUploading, nil)
+		s.move(state.Retrying, x.trouble)
+	case x.trouble == nil && s.rec.State == state.Retrying:
+		s.move(state.Uploading, nil)
 	}
 }
 

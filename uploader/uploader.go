@@ -40,6 +40,8 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
 )
 
 // Defaults of [Options].
@@ -78,7 +80,7 @@ type Uploader struct {
 	opts    Options
 	tree    *backing.Tree
 	names   NamePolicy
-	journal *journal
+	journal *journal.Journal
 	log     *slog.Logger
 	chunk   int64 // bytes of a chunk that goes while its file is written
 	block   int64 // bytes under one generation; chunk, or smaller where parts may be
@@ -131,11 +133,11 @@ func Open(o Options) (*Uploader, error) {
 	}
 	u.ctx, u.stop = context.WithCancelCause(context.Background())
 	var err error
-	if u.journal, err = openJournal(o.StateDir, o.Logger); err != nil {
+	if u.journal, err = journal.Open(o.StateDir, o.Logger); err != nil {
 		return nil, err
 	}
 	if o.Tree == nil {
-		err = u.journal.forget(time.Now().Add(-putRemembered))
+		err = u.journal.Forget(time.Now().Add(-putRemembered))
 	} else {
 		err = u.recover()
 	}
@@ -169,7 +171,7 @@ func (u *Uploader) Close() error {
 		s.mu.Unlock()
 	}
 	u.wg.Wait()
-	return u.journal.close()
+	return u.journal.Close()
 }
 
 // acquire takes a slot for one API call.
@@ -194,16 +196,16 @@ func (u *Uploader) pin(key backing.Key, path string) (*session, error) {
 	s := u.sessions[key]
 	if s == nil {
 		s = newSession(u, key)
-		r, err := u.journal.get(key)
+		r, err := u.journal.Get(key)
 		if err != nil {
 			return nil, err
 		}
 		if r != nil {
 			s.rec = *r
 		}
-		s.rec.path = path
-		s.content.size = s.rec.size
-		s.status.Store(s.rec.status(nil, time.Time{}))
+		s.rec.Path = path
+		s.content.size = s.rec.Size
+		s.status.Store(statusOf(&s.rec, nil, time.Time{}))
 		u.sessions[key] = s
 	}
 	s.pinned++
@@ -237,8 +239,8 @@ func (s *session) idle() bool {
 	if s.writers > 0 || s.refs > 0 || s.running != nil {
 		return false
 	}
-	switch s.rec.state {
-	case StateCompleted, StateEmpty, StateExcluded:
+	switch s.rec.State {
+	case state.Completed, state.Empty, state.Excluded:
 		return true
 	}
 	return s.gone || s.put != nil
@@ -257,40 +259,40 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 		}
 		return s.status.Load()
 	}
-	r, err := u.journal.get(key)
+	r, err := u.journal.Get(key)
 	if err != nil {
 		u.log.Error("no status", "path", path, "error", err)
 	}
 	if r == nil {
-		r = &record{key: key, state: StateEmpty}
+		r = &journal.Record{Key: key, State: state.Empty}
 	}
-	r.path = path
-	return r.status(nil, time.Time{})
+	r.Path = path
+	return statusOf(r, nil, time.Time{})
 }
 
 // Snapshot is what is known of the whole tree at about one moment.
 func (u *Uploader) Snapshot() (Snapshot, error) {
 	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: int(u.inflight.Load())}
 	var err error
-	if snap.Counts, err = u.journal.counts(); err != nil {
+	if snap.Counts, err = u.journal.Counts(); err != nil {
 		return snap, err
 	}
-	rows, err := u.journal.all(`WHERE state NOT IN (?, ?)`, string(StateCompleted), string(StateEmpty))
+	rows, err := u.journal.Unfinished()
 	if err != nil {
 		return snap, err
 	}
 	for _, r := range rows {
 		u.mu.Lock()
-		s := u.sessions[r.key]
+		s := u.sessions[r.Key]
 		u.mu.Unlock()
 		if s != nil {
 			snap.Files = append(snap.Files, s.status.Load())
 			continue
 		}
-		if r.parts, err = u.journal.parts(r.key); err != nil {
+		if r.Parts, err = u.journal.Parts(r.Key); err != nil {
 			return snap, err
 		}
-		snap.Files = append(snap.Files, r.status(nil, time.Time{}))
+		snap.Files = append(snap.Files, statusOf(r, nil, time.Time{}))
 	}
 	sort.Slice(snap.Files, func(i, j int) bool { return snap.Files[i].Path < snap.Files[j].Path })
 	return snap, nil
@@ -314,10 +316,10 @@ func (u *Uploader) Retry(path string) error {
 	if u.ctx.Err() != nil {
 		return context.Cause(u.ctx)
 	}
-	switch s.rec.state {
-	case StateFailed, StateInterrupted:
-		if s.rec.kind == api.Damaged {
-			return fmt.Errorf("retry: %s", s.rec.err)
+	switch s.rec.State {
+	case state.Failed, state.Interrupted:
+		if s.rec.Kind == api.Damaged {
+			return fmt.Errorf("retry: %s", s.rec.Err)
 		}
 		if s.writers == 0 && s.running == nil {
 			// It may have changed while it was not mounted.
@@ -327,21 +329,21 @@ func (u *Uploader) Retry(path string) error {
 			s.content.size = info.Size
 		}
 		if s.content.size == 0 {
-			s.settle(StateEmpty, nil)
+			s.settle(state.Empty, nil)
 			return nil
 		}
 		s.asked, s.insisted = s.content.gen, true
-		s.move(StateUploading, nil)
+		s.move(state.Uploading, nil)
 		s.start()
 		return nil
-	case StateHeld:
+	case state.Held:
 		s.asked = s.content.gen
 		s.release()
 		return nil
-	case StateUploading, StateRetrying:
+	case state.Uploading, state.Retrying:
 		return nil // that is what it is doing
 	}
-	return fmt.Errorf("retry: the file is %s: there is nothing to try again", s.rec.state)
+	return fmt.Errorf("retry: the file is %s: there is nothing to try again", s.rec.State)
 }
 
 // Renamed tells that a file, or a directory with all below it, has another name.
@@ -362,8 +364,8 @@ func (u *Uploader) moved(where func(path string) (string, bool)) {
 	defer u.mu.Unlock()
 	for _, s := range u.sessions {
 		s.mu.Lock()
-		if path, ok := where(s.rec.path); ok {
-			s.rec.path = path
+		if path, ok := where(s.rec.Path); ok {
+			s.rec.Path = path
 			s.publish()
 			s.renamed()
 		}
@@ -378,7 +380,7 @@ func rebase(path, from, to string) (string, bool) {
 }
 
 func (u *Uploader) recordMove(from, to string) {
-	if err := u.journal.renamed(from, to); err != nil {
+	if err := u.journal.Renamed(from, to); err != nil {
 		u.log.Error("new name not recorded", "from", from, "to", to, "error", err)
 	}
 }
@@ -397,7 +399,7 @@ func (u *Uploader) named(key backing.Key, path string) {
 	u.mu.Lock()
 	busy := u.sessions[key] != nil
 	u.mu.Unlock()
-	if r, err := u.journal.get(key); !busy && err == nil && r == nil {
+	if r, err := u.journal.Get(key); !busy && err == nil && r == nil {
 		return // never written to
 	}
 	s, err := u.pin(key, path)
@@ -408,7 +410,7 @@ func (u *Uploader) named(key backing.Key, path string) {
 	defer u.unpin(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.rec.path = path
+	s.rec.Path = path
 	if s.gone {
 		s.born()
 	}
@@ -452,7 +454,7 @@ func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) er
 		if err != nil {
 			return err
 		}
-		if err := u.journal.touched(key, mtime); err != nil {
+		if err := u.journal.Touched(key, mtime); err != nil {
 			u.log.Error("new mtime not recorded", "error", err)
 		}
 		return nil
@@ -464,12 +466,12 @@ func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) er
 	if err != nil {
 		return err
 	}
-	s.rec.mtime = mtime
+	s.rec.Mtime = mtime
 	if s.sight != nil {
 		s.sight.seen.Mtime = mtime
 		s.sight.epoch++
 	}
-	if s.rec.state == StateCompleted {
+	if s.rec.State == state.Completed {
 		s.save()
 	}
 	return nil
@@ -508,7 +510,7 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 		s.dropTransfer(errGone)
 		s.answer(^uint64(0), errGone)
 	}
-	if err := u.journal.delete(key); err != nil {
+	if err := u.journal.Delete(key); err != nil {
 		u.log.Error("not forgotten", "path", path, "error", err)
 	}
 }
@@ -527,8 +529,8 @@ func (u *Uploader) Drain(ctx context.Context) []string {
 			if s.writers == 0 {
 				s.release()
 			}
-			if !s.gone && (s.running != nil || s.rec.state.Pending()) {
-				left = append(left, s.rec.path)
+			if !s.gone && (s.running != nil || s.rec.State.Pending()) {
+				left = append(left, s.rec.Path)
 			}
 			s.mu.Unlock()
 		}

@@ -9,6 +9,7 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
 )
 
 // Writer is one open of a file that may change it. The kernel's side of the
@@ -57,10 +58,10 @@ func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, blind
 		if s.running == nil && s.sight == nil {
 			s.content.size = info.Size
 		}
-		if !s.rec.open && !s.gone {
-			s.rec.open = true
-			if err := u.journal.put(&s.rec); err != nil {
-				s.rec.open = false
+		if !s.rec.Open && !s.gone {
+			s.rec.Open = true
+			if err := u.journal.Put(&s.rec); err != nil {
+				s.rec.Open = false
 				s.unhold()
 				return nil, err
 			}
@@ -98,7 +99,7 @@ func (w *Writer) Write(off, n int64, do func() (int64, error)) (int64, error) {
 		s.lost = &api.Error{Op: "write", Kind: api.Damaged, Err: err, Message: fmt.Sprintf(
 			"%v: bytes %d to %d are missing; write them again, or write the file anew", err, off+done, off+n)}
 		if !s.gone && s.u.ctx.Err() == nil {
-			s.move(StateFailed, s.lost)
+			s.move(state.Failed, s.lost)
 		}
 		s.answer(s.content.gen, s.lost)
 	})
@@ -204,8 +205,8 @@ func (s *session) heal(off, end int64) {
 		return
 	}
 	s.lost = nil
-	if s.rec.state == StateFailed {
-		s.move(StateWriting, nil)
+	if s.rec.State == state.Failed {
+		s.move(state.Writing, nil)
 	}
 }
 
@@ -290,9 +291,9 @@ func (w *Writer) Interrupt(reason string) {
 // interrupt is Interrupt for whoever holds mu.
 func (s *session) interrupt(reason string) {
 	s.asked = s.content.gen
-	s.rec.size = s.content.size
+	s.rec.Size = s.content.size
 	cause := &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
-	s.move(StateInterrupted, cause)
+	s.move(state.Interrupted, cause)
 	s.answer(s.content.gen, cause)
 }
 
@@ -340,7 +341,7 @@ func (w *Writer) Close() {
 		}
 		return
 	}
-	s.rec.open, s.oracle = false, nil
+	s.rec.Open, s.oracle = false, nil
 	switch {
 	case s.gone:
 		s.dropTransfer(errGone)
@@ -364,7 +365,7 @@ func (s *session) released() {
 	switch {
 	case s.unspoken():
 		s.ask() // saves
-	case s.rec.state == StateHeld:
+	case s.rec.State == state.Held:
 		s.armHold()
 		s.save()
 	default:

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"uploadfs/uploader"
 	"uploadfs/uploader/api/local"
+	"uploadfs/uploader/state"
 )
 
 const (
@@ -45,7 +45,7 @@ func (b *box) input(name string, size int) []byte {
 func (a *testAPI) one(b *box, name string, content []byte) {
 	b.Helper()
 	st := b.info(name)
-	require.Equal(b, uploader.StateCompleted, st.State, st.Error)
+	require.Equal(b, state.Completed, st.State, st.Error)
 	var ids []string
 	for _, f := range a.Files() {
 		if f.Filename == name {
@@ -114,7 +114,7 @@ func TestKilledWhileCloseWaits(t *testing.T) {
 				<-reached
 				b.await("what is acknowledged is known", func() bool {
 					st := b.info("f")
-					return st.Acked == c.acked && st.State == uploader.StateUploading
+					return st.Acked == c.acked && st.State == state.Uploading
 				})
 				b.kill()
 				require.NotZero(b, (<-copied).code, "a copy that nobody vouches for has failed")
@@ -168,7 +168,7 @@ func TestKilledWhileOpen(t *testing.T) {
 
 		b.mount("--part-size", "8MiB")
 		st := b.info("f")
-		require.Equal(b, uploader.StateInterrupted, st.State)
+		require.Equal(b, state.Interrupted, st.State)
 		require.Contains(b, b.ok("status", b.point), "interrupted  3/3    16 MiB  f ")
 		b.refused(1, "interrupted: its writer did not close it", "wait", filepath.Join(b.point, "f"))
 		got, err := os.ReadFile(filepath.Join(b.state, "tree", "f"))
@@ -202,9 +202,9 @@ func TestKilledAgainAndAgain(t *testing.T) {
 			b.mount("--close", "background", "--hold-for", "1h", "--exclude", "*.log")
 		}
 		states := b.status().Counts
-		require.Equal(b, 1, states[uploader.StateHeld])
-		require.Equal(b, 1, states[uploader.StateExcluded])
-		require.Equal(b, 8, states[uploader.StateUploading]+states[uploader.StateRetrying])
+		require.Equal(b, 1, states[state.Held])
+		require.Equal(b, 1, states[state.Excluded])
+		require.Equal(b, 8, states[state.Uploading]+states[state.Retrying])
 		release()
 		for name, content := range map[string]string{"link": "content 1\n", "moved": "content 2\n", "d/4": "longer content\n", "d/9": "content 9\n"} {
 			b.ok("wait", filepath.Join(b.point, name))
@@ -216,10 +216,10 @@ func TestKilledAgainAndAgain(t *testing.T) {
 			require.NoError(b, r.Close())
 			require.Equal(b, content, string(got))
 		}
-		b.await("each content is uploaded", func() bool { return b.status().Counts[uploader.StateCompleted] == 8 })
+		b.await("each content is uploaded", func() bool { return b.status().Counts[state.Completed] == 8 })
 		require.Equal(b, int64(8), server.Stats().FilesCreated)
-		require.Equal(b, uploader.StateHeld, b.info("held.tmp").State)
-		require.Equal(b, uploader.StateEmpty, b.info("empty").State)
+		require.Equal(b, state.Held, b.info("held.tmp").State)
+		require.Equal(b, state.Empty, b.info("empty").State)
 		b.shOK(`mv "$M/held.tmp" "$M/final"`)
 		b.ok("wait", filepath.Join(b.point, "final"))
 		b.ok("unmount", b.point)
@@ -236,12 +236,12 @@ func TestChangedWhileNotMounted(t *testing.T) {
 	b.ok("unmount", b.point)
 	b.shOK(`cd state/tree; touch touched; printf new | dd of=edited conv=notrunc status=none; echo more >> longer; rm removed; echo made > new`)
 	b.mount()
-	for name, want := range map[string]uploader.State{
-		"touched": uploader.StateCompleted, "edited": uploader.StateInterrupted, "longer": uploader.StateInterrupted, "new": uploader.StateInterrupted,
+	for name, want := range map[string]state.State{
+		"touched": state.Completed, "edited": state.Interrupted, "longer": state.Interrupted, "new": state.Interrupted,
 	} {
 		require.Equal(b, want, b.info(name).State, name)
 	}
-	require.Equal(b, 1, b.status().Counts[uploader.StateCompleted])
+	require.Equal(b, 1, b.status().Counts[state.Completed])
 	require.Contains(b, b.info("edited").Error, "changed while it was not mounted")
 	require.Len(b, b.info("edited").Superseded, 1, "the File that it was is still known")
 	for _, name := range []string{"edited", "longer", "new"} {

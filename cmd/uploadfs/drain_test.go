@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/mount"
-	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 func TestUnmountDrains(t *testing.T) {
@@ -38,7 +38,7 @@ func TestUnmountDrains(t *testing.T) {
 		require.Empty(b, r.stderr)
 
 		b.mount()
-		require.Equal(b, uploader.StateCompleted, b.info("a").State)
+		require.Equal(b, state.Completed, b.info("a").State)
 		b.ok("unmount", b.point)
 	})
 }
@@ -84,7 +84,7 @@ func TestUnmountOfABusyMount(t *testing.T) {
 
 		b.refused(1, "is busy", "unmount", b.point)
 		b.shOK(`echo still > "$M/a"`)
-		require.Equal(b, uploader.StateCompleted, b.info("a").State)
+		require.Equal(b, state.Completed, b.info("a").State)
 		require.False(b, b.status().Ending)
 
 		in.Close()
@@ -268,7 +268,7 @@ func TestSignalKeepsWhatIsWritten(t *testing.T) {
 	f.Close()
 
 	b.mount("--embedded")
-	require.Equal(t, uploader.StateInterrupted, b.info("a").State)
+	require.Equal(t, state.Interrupted, b.info("a").State)
 	r := b.uploadfs("unmount", b.point)
 	require.Zero(t, r.code)
 	require.Equal(t, "uploadfs: interrupted, kept: a\n", r.stderr)

@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"uploadfs/uploader"
 	"uploadfs/uploader/api/local"
+	"uploadfs/uploader/state"
 )
 
 // contents are the checksums and modes of all regular files below dir but those
@@ -70,14 +70,14 @@ func TestJournalThatCannotBeUsed(t *testing.T) {
 			// It can be moved away, and then every file is kept.
 			require.NoError(t, os.Rename(journal, journal+".old"))
 			b.mount()
-			require.Equal(t, uploader.StateInterrupted, b.info("a").State)
-			require.Equal(t, uploader.StateInterrupted, b.info("d/b").State)
+			require.Equal(t, state.Interrupted, b.info("a").State)
+			require.Equal(t, state.Interrupted, b.info("d/b").State)
 			b.uploadfs("unmount", b.point)
 
 			// And be put back.
 			require.NoError(t, os.WriteFile(journal, whole, 0o600))
 			b.mount()
-			require.Equal(t, uploader.StateCompleted, b.info("a").State)
+			require.Equal(t, state.Completed, b.info("a").State)
 			b.ok("unmount", b.point)
 		})
 	}
@@ -105,9 +105,9 @@ func TestTheKeyIsNotRepeated(t *testing.T) {
 		cp := b.command("sh", "-c", `echo content > in; cp in "$0"`, filepath.Join(b.point, name))
 		done := make(chan result, 1)
 		go func() { done <- b.do(cp) }()
-		want := uploader.StateFailed
+		want := state.Failed
 		if name == "retrying" {
-			want = uploader.StateRetrying
+			want = state.Retrying
 		}
 		b.await(name, func() bool {
 			r := b.uploadfs("info", "--json", filepath.Join(b.point, name))

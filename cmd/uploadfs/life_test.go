@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/mount"
-	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 // The first things anybody does, from mount to unmount.
@@ -29,7 +29,7 @@ func TestLifeOfAMount(t *testing.T) {
 
 		st := b.info("big file.jsonl")
 		sum := md5.Sum([]byte(content))
-		require.Equal(b, uploader.StateCompleted, st.State)
+		require.Equal(b, state.Completed, st.State)
 		require.Equal(b, hex.EncodeToString(sum[:]), st.MD5)
 		require.Len(b, st.PartIDs, 3)
 		require.Equal(b, "fine-tune", st.Purpose)
@@ -47,7 +47,7 @@ func TestLifeOfAMount(t *testing.T) {
 		require.Equal(b, "embedded", rep.Endpoint)
 		require.Contains(b, []string{"passthrough", "writeback"}, rep.WritePath)
 		require.Equal(b, b.pid(), rep.PID)
-		require.Equal(b, 1, rep.Counts[uploader.StateCompleted])
+		require.Equal(b, 1, rep.Counts[state.Completed])
 		require.GreaterOrEqual(b, rep.Disk.Used, int64(20<<20))
 		require.Positive(b, rep.Disk.Free)
 		require.Contains(b, b.ok("status"), b.point, "all mounts, this among them")
@@ -122,7 +122,7 @@ func TestRefusedThenRetried(t *testing.T) {
 
 	path := filepath.Join(b.point, "a.txt")
 	st := b.info("a.txt")
-	require.Equal(b, uploader.StateFailed, st.State)
+	require.Equal(b, state.Failed, st.State)
 	require.Contains(b, st.Error, "is tired.")
 	b.refused(1, "is tired.", "wait", path)
 	require.Contains(b, b.ok("status", b.point), "is tired.")
@@ -170,10 +170,10 @@ func TestTheKeyStaysSecret(t *testing.T) {
 	r := b.sh(`echo hello > in; cp in "$M/a"`)
 	require.NotZero(b, r.code, "the key is wrong")
 	require.NotContains(b, r.stderr, "sk-wrong")
-	require.Equal(b, uploader.StateFailed, b.info("a").State)
+	require.Equal(b, state.Failed, b.info("a").State)
 	require.NoError(b, os.WriteFile(key, []byte(testKey+"\n"), 0o644))
 	b.shOK(`cp in "$M/b"`)
-	require.Equal(b, uploader.StateCompleted, b.info("b").State, "the file was read again")
+	require.Equal(b, state.Completed, b.info("b").State, "the file was read again")
 
 	seen := b.ok("status", "--json", b.point) + b.ok("info", "--json", filepath.Join(b.point, "a"), filepath.Join(b.point, "b"))
 	for _, of := range []string{"cmdline", "environ"} {
@@ -208,7 +208,7 @@ func TestAllowOther(t *testing.T) {
 	b.shOK(`umask 022; echo hello > "$M/a"; mkdir -m 777 "$M/d"`)
 
 	other := &box{T: t, user: users()[1], dir: b.dir, point: b.point, state: b.state, env: b.env}
-	require.Equal(t, uploader.StateCompleted, other.info("a").State)
+	require.Equal(t, state.Completed, other.info("a").State)
 	other.ok("wait", filepath.Join(b.point, "a"))
 	other.shOK(`echo theirs > "$M/d/b"`)
 	require.Equal(t, "65534\n", b.shOK(`stat -c %u "$M/d/b"`))

@@ -11,6 +11,7 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -20,11 +21,11 @@ func TestPrintReport(t *testing.T) {
 		MountPoint: "/mnt/up", StateDir: "/s", Endpoint: "https://a/v1", WritePath: "writeback",
 		Disk: mount.Disk{Used: 3 << 30, Free: 5 << 30},
 		Snapshot: uploader.Snapshot{
-			Counts:   map[uploader.State]int{uploader.StateCompleted: 12, uploader.StateRetrying: 1, uploader.StateUploading: 1},
+			Counts:   map[state.State]int{state.Completed: 12, state.Retrying: 1, state.Uploading: 1},
 			Parallel: 8, InFlight: 3,
 			Files: []*uploader.Status{
-				{Path: "big.bin", State: uploader.StateUploading, Size: 1 << 30, UploadID: "u", Acked: 3, Total: 16},
-				{Path: "evil\x1b[2J\tname", State: uploader.StateRetrying, Size: 5, Error: "503: busy", NextAttempt: now.Add(4 * time.Second)},
+				{Path: "big.bin", State: state.Uploading, Size: 1 << 30, UploadID: "u", Acked: 3, Total: 16},
+				{Path: "evil\x1b[2J\tname", State: state.Retrying, Size: 5, Error: "503: busy", NextAttempt: now.Add(4 * time.Second)},
 			},
 		},
 	}
@@ -52,7 +53,7 @@ func TestPrintReport(t *testing.T) {
 func TestPrintInfo(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, printInfo(&out, "up/a\nb", &uploader.Status{
-		State: uploader.StateFailed, Since: now.Add(-time.Minute), Size: 1536, Error: "no",
+		State: state.Failed, Since: now.Add(-time.Minute), Size: 1536, Error: "no",
 		UploadID: "upload_1", Acked: 1, Total: 2, BytesSent: 1024, ExpiresAt: now.Add(time.Hour),
 		PartIDs: []string{"part_1"}, Superseded: []string{"file-1", "file-2"},
 	}, now))

@@ -15,6 +15,7 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 // How often progress is shown, and over how long a rate is averaged.
@@ -148,7 +149,7 @@ func (b *board) update(now time.Time) {
 func standingOf(st *uploader.Status, n int64, rate float64, now time.Time) string {
 	text := fmt.Sprintf("%s of %s", size(n), size(st.Size))
 	switch {
-	case st.State == uploader.StateRetrying:
+	case st.State == state.Retrying:
 		return fmt.Sprintf("%s, %s; next attempt %s", text, st.Error, when(st.NextAttempt, now))
 	case n == st.Size && st.Size > 0:
 		return text + ", all sent, waiting for the File"

@@ -15,6 +15,7 @@ import (
 	"uploadfs/mount"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/state"
 )
 
 // putter is what all jobs of a put share.
@@ -171,13 +172,13 @@ func (j *putJob) status() *uploader.Status {
 	if j.err == nil {
 		return j.result
 	}
-	st := uploader.Status{Path: j.arg, State: uploader.StateFailed}
+	st := uploader.Status{Path: j.arg, State: state.Failed}
 	if put := j.put.Load(); put != nil {
 		st = *put.Status()
 		st.Path = j.arg
 	}
-	if st.State != uploader.StateFailed {
-		st.State = uploader.StateInterrupted
+	if st.State != state.Failed {
+		st.State = state.Interrupted
 	}
 	st.Error = j.failure().Error()
 	return &st
@@ -190,7 +191,7 @@ func (j *putJob) failure() error {
 		err = errors.New("stopped")
 	}
 	if put := j.put.Load(); put != nil {
-		if st := put.Status(); st.Acked > 0 && st.State != uploader.StateFailed {
+		if st := put.Status(); st.Acked > 0 && st.State != state.Failed {
 			err = fmt.Errorf("%w; the API has %s parts, and the same command goes on from there until %s",
 				err, st.Progress(), st.ExpiresAt.Local().Format("15:04"))
 		}

@@ -18,6 +18,7 @@ import (
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/local"
+	"uploadfs/uploader/state"
 )
 
 // put prepares a put with the box's own state directory.
@@ -85,7 +86,7 @@ func TestPutFiles(t *testing.T) {
 		require.NoError(b, json.Unmarshal([]byte(line), &st))
 		require.Equal(b, 1, strings.Count(line, "\n"))
 		require.Equal(b, "train.jsonl", st.Path)
-		require.Equal(b, uploader.StateCompleted, st.State)
+		require.Equal(b, state.Completed, st.State)
 		require.Empty(b, st.MD5)
 		require.NotContains(b, ids, st.FileID, "another put is another File")
 		other := a.file(b, st.FileID)
@@ -284,7 +285,7 @@ func TestPutSomeFail(t *testing.T) {
 	require.Equal(t, 1, r.code)
 	var st uploader.Status
 	require.NoError(t, json.Unmarshal([]byte(r.stdout), &st))
-	require.Equal(t, uploader.StateFailed, st.State)
+	require.Equal(t, state.Failed, st.State)
 	require.Contains(t, st.Error, "Not this one.")
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"uploadfs/mount"
-	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 func statusCommand() *cobra.Command {
@@ -168,9 +168,9 @@ func printReport(w io.Writer, r *mount.Report, now time.Time) error {
 }
 
 // counts says how many files are in which state, in the order of states.
-func counts(n map[uploader.State]int) string {
+func counts(n map[state.State]int) string {
 	var list []string
-	for _, s := range uploader.States {
+	for _, s := range state.All {
 		if n[s] > 0 {
 			list = append(list, fmt.Sprintf("%d %s", n[s], s))
 		}

@@ -10,6 +10,7 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 // How often wait looks. Reading an attribute costs microseconds and never waits.
@@ -73,13 +74,13 @@ func waitFor(ctx context.Context, path string) error {
 // verdict says whether a state ends the waiting, and how.
 func verdict(path string, st *uploader.Status) (done bool, err error) {
 	switch {
-	case st.State == uploader.StateCompleted:
+	case st.State == state.Completed:
 		return true, nil
 	case st.State.Pending():
 		return false, nil
-	case st.State == uploader.StateEmpty:
+	case st.State == state.Empty:
 		return true, fmt.Errorf("%s: empty, and the API has no empty Files", mount.Printable(path))
-	case st.State == uploader.StateExcluded:
+	case st.State == state.Excluded:
 		return true, fmt.Errorf("%s: excluded by name, and never uploaded", mount.Printable(path))
 	}
 	return true, fmt.Errorf("%s: %s; try again with uploadfs retry", mount.Printable(path), standing(st))

@@ -1,4 +1,4 @@
-package uploader
+package journal
 
 import (
 	"bytes"
@@ -15,11 +15,12 @@ import (
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
 )
 
-func openTestJournal(t *testing.T, dir string) *journal {
+func openTestJournal(t *testing.T, dir string) *Journal {
 	t.Helper()
-	j, err := openJournal(dir, slog.New(slog.DiscardHandler))
+	j, err := Open(dir, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	return j
 }
@@ -27,55 +28,55 @@ func openTestJournal(t *testing.T, dir string) *journal {
 func TestJournalRoundTrip(t *testing.T) {
 	dir := t.TempDir()
 	j := openTestJournal(t, dir)
-	full := &record{
-		key: backing.Key{Ino: 1<<64 - 1, Birth: -5}, path: "a/\xff%_?\n", state: StateRetrying, since: time.Unix(0, 1234567890123456789),
-		open: true, size: 1 << 40, mtime: -3,
-		spec:   api.Spec{Filename: "f", Purpose: "batch", MimeType: "text/jsonl", Bytes: 77, Expires: 2 * time.Hour},
-		upload: api.Upload{ID: "upload_1", ExpiresAt: time.Unix(7, 8)}, created: time.Unix(5, 6), completing: true,
-		fileID: "file-1", md5: "0123", err: "an error", kind: api.Quota, superseded: []string{`file-"quoted"`, "file-0"},
+	full := &Record{
+		Key: backing.Key{Ino: 1<<64 - 1, Birth: -5}, Path: "a/\xff%_?\n", State: state.Retrying, Since: time.Unix(0, 1234567890123456789),
+		Open: true, Size: 1 << 40, Mtime: -3,
+		Spec:   api.Spec{Filename: "f", Purpose: "batch", MimeType: "text/jsonl", Bytes: 77, Expires: 2 * time.Hour},
+		Upload: api.Upload{ID: "upload_1", ExpiresAt: time.Unix(7, 8)}, CreatedAt: time.Unix(5, 6), Completing: true,
+		FileID: "file-1", MD5: "0123", Err: "an error", Kind: api.Quota, Superseded: []string{`file-"quoted"`, "file-0"},
 	}
-	bare := &record{key: backing.Key{Ino: 2}, path: "b", state: StateEmpty, since: time.Unix(1, 0)}
-	parts := []partRecord{{0, 10, 1<<32 - 1, "p0"}, {10, 5, 0, "p1"}}
-	require.NoError(t, j.put(full))
-	require.NoError(t, j.put(bare))
-	require.NoError(t, j.completing("upload_1", full.spec, time.Now()))
-	require.NoError(t, j.putPart(full.key, partRecord{10, 9, 3, "replaced"}))
+	bare := &Record{Key: backing.Key{Ino: 2}, Path: "b", State: state.Empty, Since: time.Unix(1, 0)}
+	parts := []Part{{0, 10, 1<<32 - 1, "p0"}, {10, 5, 0, "p1"}}
+	require.NoError(t, j.Put(full))
+	require.NoError(t, j.Put(bare))
+	require.NoError(t, j.Completing("upload_1", full.Spec, time.Now()))
+	require.NoError(t, j.PutPart(full.Key, Part{10, 9, 3, "replaced"}))
 	for i := len(parts) - 1; i >= 0; i-- {
-		require.NoError(t, j.putPart(full.key, parts[i]))
+		require.NoError(t, j.PutPart(full.Key, parts[i]))
 	}
-	require.NoError(t, j.close())
+	require.NoError(t, j.Close())
 
 	j = openTestJournal(t, dir)
-	got, err := j.get(full.key)
+	got, err := j.Get(full.Key)
 	require.NoError(t, err)
 	want := *full
-	want.parts = parts
+	want.Parts = parts
 	require.Equal(t, &want, got)
-	got, err = j.get(bare.key)
+	got, err = j.Get(bare.Key)
 	require.NoError(t, err)
 	require.Equal(t, bare, got)
-	got, err = j.get(backing.Key{Ino: 2, Birth: 1})
+	got, err = j.Get(backing.Key{Ino: 2, Birth: 1})
 	require.NoError(t, err)
 	require.Nil(t, got, "another birth is another file")
 
-	counts, err := j.counts()
+	counts, err := j.Counts()
 	require.NoError(t, err)
-	require.Equal(t, map[State]int{StateRetrying: 1, StateEmpty: 1}, counts)
-	all, err := j.all("WHERE state = ?", string(StateRetrying))
+	require.Equal(t, map[state.State]int{state.Retrying: 1, state.Empty: 1}, counts)
+	all, err := j.query("WHERE state = ?", string(state.Retrying))
 	require.NoError(t, err)
-	require.Equal(t, []*record{full}, all)
+	require.Equal(t, []*Record{full}, all)
 
-	require.NoError(t, j.dropParts(full.key))
-	require.NoError(t, j.delete(bare.key))
-	all, err = j.all("")
+	require.NoError(t, j.DropParts(full.Key))
+	require.NoError(t, j.Delete(bare.Key))
+	all, err = j.query("")
 	require.NoError(t, err)
-	require.Equal(t, []*record{full}, all)
-	require.NoError(t, j.close())
+	require.Equal(t, []*Record{full}, all)
+	require.NoError(t, j.Close())
 }
 
 func TestJournalRenamesWhatLiesBelow(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
-	defer func() { require.NoError(t, j.close()) }()
+	defer func() { require.NoError(t, j.Close()) }()
 	for _, c := range []struct {
 		from, to string
 		paths    map[string]string
@@ -91,28 +92,28 @@ func TestJournalRenamesWhatLiesBelow(t *testing.T) {
 		var want []string
 		for was, is := range c.paths {
 			key := backing.Key{Ino: uint64(len(keys) + 1)}
-			require.NoError(t, j.put(&record{key: key, path: was, state: StateEmpty}))
+			require.NoError(t, j.Put(&Record{Key: key, Path: was, State: state.Empty}))
 			keys, want = append(keys, key), append(want, is)
 		}
-		require.NoError(t, j.renamed(c.from, c.to))
+		require.NoError(t, j.Renamed(c.from, c.to))
 		for i, key := range keys {
-			r, err := j.get(key)
+			r, err := j.Get(key)
 			require.NoError(t, err)
-			require.Equal(t, want[i], r.path)
+			require.Equal(t, want[i], r.Path)
 		}
 	}
 }
 
 func TestJournalKnowsWhoseAFileIs(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
-	defer func() { require.NoError(t, j.close()) }()
+	defer func() { require.NoError(t, j.Close()) }()
 	a, b := backing.Key{Ino: 1}, backing.Key{Ino: 2}
-	require.NoError(t, j.put(&record{key: a, fileID: "file-1", superseded: []string{"file-0", `file-"`}}))
-	require.NoError(t, j.put(&record{key: b}))
+	require.NoError(t, j.Put(&Record{Key: a, FileID: "file-1", Superseded: []string{"file-0", `file-"`}}))
+	require.NoError(t, j.Put(&Record{Key: b}))
 	claims := func(want map[string]bool) {
 		t.Helper()
 		for id, claimed := range want {
-			got, err := j.claimed(id)
+			got, err := j.Claimed(id)
 			require.NoError(t, err)
 			require.Equal(t, claimed, got, id)
 		}
@@ -120,54 +121,54 @@ func TestJournalKnowsWhoseAFileIs(t *testing.T) {
 	claims(map[string]bool{"file-1": true, "file-0": true, `file-"`: true, "file-": false, "file-2": false})
 
 	// What was removed is gone, but its Files are still nobody else's.
-	require.NoError(t, j.delete(a))
-	require.NoError(t, j.delete(b))
-	require.NoError(t, j.disown("file-3"))
+	require.NoError(t, j.Delete(a))
+	require.NoError(t, j.Delete(b))
+	require.NoError(t, j.Disown("file-3"))
 	claims(map[string]bool{"file-1": true, "file-0": true, `file-"`: true, "file-3": true, "file-2": false})
 }
 
 func TestAPartTakesThePlaceOfThoseItOverlaps(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
-	defer func() { require.NoError(t, j.close()) }()
+	defer func() { require.NoError(t, j.Close()) }()
 	key := backing.Key{Ino: 1}
 	for i := range int64(6) {
-		require.NoError(t, j.putPart(key, partRecord{10 * i, 10, 0, fmt.Sprint(i)}))
-		require.NoError(t, j.putPart(backing.Key{Ino: 2}, partRecord{10 * i, 10, 0, fmt.Sprint(i)}))
+		require.NoError(t, j.PutPart(key, Part{10 * i, 10, 0, fmt.Sprint(i)}))
+		require.NoError(t, j.PutPart(backing.Key{Ino: 2}, Part{10 * i, 10, 0, fmt.Sprint(i)}))
 	}
-	require.NoError(t, j.putPart(key, partRecord{15, 25, 0, "new"}))
-	require.NoError(t, j.putPart(key, partRecord{50, 10, 0, "same"}))
-	parts, err := j.parts(key)
+	require.NoError(t, j.PutPart(key, Part{15, 25, 0, "new"}))
+	require.NoError(t, j.PutPart(key, Part{50, 10, 0, "same"}))
+	parts, err := j.Parts(key)
 	require.NoError(t, err)
-	require.Equal(t, []partRecord{{0, 10, 0, "0"}, {15, 25, 0, "new"}, {40, 10, 0, "4"}, {50, 10, 0, "same"}}, parts)
-	parts, err = j.parts(backing.Key{Ino: 2})
+	require.Equal(t, []Part{{0, 10, 0, "0"}, {15, 25, 0, "new"}, {40, 10, 0, "4"}, {50, 10, 0, "same"}}, parts)
+	parts, err = j.Parts(backing.Key{Ino: 2})
 	require.NoError(t, err)
 	require.Len(t, parts, 6)
 }
 
 func TestTouchedIsForCompletedFiles(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
-	defer func() { require.NoError(t, j.close()) }()
-	for i, state := range []State{StateCompleted, StateWriting} {
+	defer func() { require.NoError(t, j.Close()) }()
+	for i, state := range []state.State{state.Completed, state.Writing} {
 		key := backing.Key{Ino: uint64(i)}
-		require.NoError(t, j.put(&record{key: key, state: state, mtime: 1}))
-		require.NoError(t, j.touched(key, 2))
-		r, err := j.get(key)
+		require.NoError(t, j.Put(&Record{Key: key, State: state, Mtime: 1}))
+		require.NoError(t, j.Touched(key, 2))
+		r, err := j.Get(key)
 		require.NoError(t, err)
-		require.EqualValues(t, 2-i, r.mtime)
+		require.EqualValues(t, 2-i, r.Mtime)
 	}
 }
 
 func TestALaterJournalIsRefusedAndLeftAlone(t *testing.T) {
 	dir := t.TempDir()
 	j := openTestJournal(t, dir)
-	_, err := j.write.Exec(fmt.Sprintf("PRAGMA user_version = %d", journalVersion+1))
+	_, err := j.write.Exec(fmt.Sprintf("PRAGMA user_version = %d", version+1))
 	require.NoError(t, err)
-	require.NoError(t, j.close())
-	refused(t, dir, fmt.Sprintf("version %d", journalVersion+1))
+	require.NoError(t, j.Close())
+	refused(t, dir, fmt.Sprintf("version %d", version+1))
 }
 
 func TestADamagedJournalIsRefusedAndLeftAlone(t *testing.T) {
-	name := func(dir string) string { return filepath.Join(dir, "journal.db") }
+	name := func(dir string) string { return filepath.Join(dir, Name) }
 	t.Run("no database", func(t *testing.T) {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(name(dir), bytes.Repeat([]byte("rubbish "), 1000), 0o600))
@@ -186,9 +187,9 @@ func TestADamagedJournalIsRefusedAndLeftAlone(t *testing.T) {
 		dir := t.TempDir()
 		j := openTestJournal(t, dir)
 		for i := range 500 {
-			require.NoError(t, j.put(&record{key: backing.Key{Ino: uint64(i)}, path: "some/path/or/other"}))
+			require.NoError(t, j.Put(&Record{Key: backing.Key{Ino: uint64(i)}, Path: "some/path/or/other"}))
 		}
-		require.NoError(t, j.close())
+		require.NoError(t, j.Close())
 		f, err := os.OpenFile(name(dir), os.O_RDWR, 0)
 		require.NoError(t, err)
 		info, err := f.Stat()
@@ -200,19 +201,14 @@ func TestADamagedJournalIsRefusedAndLeftAlone(t *testing.T) {
 	})
 }
 
-// refused checks that Open says why it refuses the journal in dir, and that
-// neither the journal nor the tree has changed.
+// refused checks that Open says why it refuses the journal in dir, and that the
+// journal has not changed.
 func refused(t *testing.T, dir, why string) {
 	t.Helper()
-	name := filepath.Join(dir, "journal.db")
+	name := filepath.Join(dir, Name)
 	before, err := os.ReadFile(name)
 	require.NoError(t, err)
-	files := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(files, "f"), []byte("x"), 0o644))
-	tree, err := backing.Open(files)
-	require.NoError(t, err)
-	defer tree.Close()
-	_, err = Open(Options{Tree: tree, StateDir: dir, PartSize: 1024})
+	_, err = Open(dir, slog.New(slog.DiscardHandler))
 	require.ErrorContains(t, err, why)
 	require.ErrorContains(t, err, name)
 	after, err := os.ReadFile(name)
@@ -222,29 +218,29 @@ func refused(t *testing.T, dir, why string) {
 
 func TestAnEmptyJournalFileIsMadeAnew(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(dir, "journal.db"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, Name), nil, 0o600))
 	j := openTestJournal(t, dir)
-	require.NoError(t, j.put(&record{key: backing.Key{Ino: 1}, state: StateEmpty}))
-	require.NoError(t, j.close())
+	require.NoError(t, j.Put(&Record{Key: backing.Key{Ino: 1}, State: state.Empty}))
+	require.NoError(t, j.Close())
 }
 
 func TestJournalInADirectoryWithAnOddName(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a ?b#c%20&d=e")
 	require.NoError(t, os.Mkdir(dir, 0o700))
 	j := openTestJournal(t, dir)
-	require.NoError(t, j.close())
-	require.FileExists(t, filepath.Join(dir, "journal.db"))
+	require.NoError(t, j.Close())
+	require.FileExists(t, filepath.Join(dir, Name))
 }
 
 func TestAFullDiskIsTheWriters(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
-	defer func() { require.NoError(t, j.close()) }()
+	defer func() { require.NoError(t, j.Close()) }()
 	var pages int
 	require.NoError(t, j.write.QueryRow("PRAGMA page_count").Scan(&pages))
 	require.NoError(t, j.write.QueryRow(fmt.Sprintf("PRAGMA max_page_count = %d", pages)).Scan(&pages))
 	var err error
 	for i := 0; err == nil && i < 10000; i++ {
-		err = j.put(&record{key: backing.Key{Ino: uint64(i)}, path: "some/path/or/other", state: StateWriting})
+		err = j.Put(&Record{Key: backing.Key{Ino: uint64(i)}, Path: "some/path/or/other", State: state.Writing})
 	}
 	require.ErrorIs(t, err, syscall.ENOSPC)
 	require.Equal(t, api.Local, api.KindOf(err))
@@ -252,17 +248,17 @@ func TestAFullDiskIsTheWriters(t *testing.T) {
 	// A file that cannot be recorded is not lost, and a transaction that
 	// fails half way leaves none open.
 	require.ErrorIs(t, fill(j), syscall.ENOSPC)
-	require.NoError(t, j.touched(backing.Key{Ino: 0}, 1))
+	require.NoError(t, j.Touched(backing.Key{Ino: 0}, 1))
 }
 
 // fill removes files until the remembering of their Files fails.
-func fill(j *journal) error {
+func fill(j *Journal) error {
 	for i := range 10000 {
 		key := backing.Key{Ino: uint64(i)}
 		if _, err := j.write.Exec(`UPDATE files SET superseded = ? WHERE ino = ?`, fmt.Sprintf(`["%01000d"]`, i), i); err != nil {
-			return journalError(err)
+			return failure(err)
 		}
-		if err := j.delete(key); err != nil {
+		if err := j.Delete(key); err != nil {
 			return err
 		}
 	}
@@ -272,17 +268,17 @@ func fill(j *journal) error {
 func TestTheLogIsBroughtToTheDatabase(t *testing.T) {
 	dir := t.TempDir()
 	j := openTestJournal(t, dir)
-	defer func() { require.NoError(t, j.close()) }()
-	r := &record{key: backing.Key{Ino: 1}, path: "f", state: StateRetrying}
+	defer func() { require.NoError(t, j.Close()) }()
+	r := &Record{Key: backing.Key{Ino: 1}, Path: "f", State: state.Retrying}
 	database := func() time.Time {
-		info, err := os.Stat(filepath.Join(dir, "journal.db"))
+		info, err := os.Stat(filepath.Join(dir, Name))
 		require.NoError(t, err)
 		return info.ModTime()
 	}
 	for range 3 {
 		before := database()
 		j.writes.Store(walWrites - 1)
-		require.NoError(t, j.put(r))
+		require.NoError(t, j.Put(r))
 		require.Eventually(t, func() bool { return database().After(before) }, 20*time.Second, time.Millisecond)
 	}
 }

@@ -1,0 +1,52 @@
+package journal
+
+import (
+	"encoding/json"
+	"time"
+
+	"uploadfs/uploader/api"
+)
+
+// Disown remembers the File of a file that is gone.
+func (j *Journal) Disown(fileID string) error {
+	return j.exec(`INSERT OR IGNORE INTO disowned VALUES (?, ?)`, fileID, time.Now().UnixNano())
+}
+
+// Completing records that Complete is called for the Upload, which was created
+// then: from now on it may be a File.
+func (j *Journal) Completing(uploadID string, spec api.Spec, created time.Time) error {
+	return j.exec(`INSERT OR REPLACE INTO completing (upload_id, filename, purpose, declared, since) VALUES (?,?,?,?,?)`,
+		uploadID, spec.Filename, spec.Purpose, spec.Bytes, created.UnixNano())
+}
+
+// Resolved records that it is known what became of the Upload.
+func (j *Journal) Resolved(uploadID string) error {
+	return j.exec(`DELETE FROM completing WHERE upload_id=?`, uploadID)
+}
+
+// Rivals is how many other Uploads, created since then, a File of this spec could
+// have come from.
+func (j *Journal) Rivals(uploadID string, spec api.Spec, since time.Time) (n int, err error) {
+	err = j.read.QueryRow(`SELECT count(*) FROM completing WHERE upload_id <> ? AND filename=? AND purpose=? AND declared=? AND since >= ?`,
+		uploadID, spec.Filename, spec.Purpose, spec.Bytes, since.UnixNano()).Scan(&n)
+	if err != nil {
+		return 0, failure(err)
+	}
+	return n, nil
+}
+
+// Claimed reports whether a File is already the result of a file of this mount,
+// or was that of an earlier content, or of a file that is gone.
+func (j *Journal) Claimed(fileID string) (bool, error) {
+	quoted, err := json.Marshal(fileID)
+	if err != nil {
+		return false, err
+	}
+	var n int
+	err = j.read.QueryRow(`SELECT (SELECT count(*) FROM files WHERE file_id = ?1 OR instr(superseded, ?2) > 0)
+		+ (SELECT count(*) FROM disowned WHERE file_id = ?1)`, fileID, string(quoted)).Scan(&n)
+	if err != nil {
+		return false, failure(err)
+	}
+	return n > 0, nil
+}

@@ -1,0 +1,220 @@
+package journal
+
+import (
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
+)
+
+// Record is one file's row, with its parts where a method says so.
+type Record struct {
+	Key        backing.Key
+	Path       string
+	State      state.State
+	Since      time.Time
+	Open       bool
+	Size       int64
+	Mtime      int64
+	Spec       api.Spec // as declared; zero while there is no Upload
+	Upload     api.Upload
+	CreatedAt  time.Time
+	Completing bool // Complete was called for the Upload, and the outcome is not known
+	FileID     string
+	MD5        string
+	Err        string
+	Kind       api.Kind
+	Superseded []string
+	Parts      []Part
+}
+
+// Part is an acknowledged part.
+type Part struct {
+	Off, Len int64
+	CRC      uint32
+	ID       string
+}
+
+const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,
+	declared, upload_id, created_at, expires_at, file_id, md5, error, kind, superseded`
+
+// all columns, and whether the Upload may be a File already.
+const selected = columns + `, EXISTS (SELECT 1 FROM completing WHERE completing.upload_id = files.upload_id)`
+
+// Put writes the row of r, without its parts and without completing.
+func (j *Journal) Put(r *Record) error {
+	superseded, err := json.Marshal(r.Superseded)
+	if err != nil {
+		return err
+	}
+	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+		int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
+		r.Spec.Filename, r.Spec.Purpose, r.Spec.MimeType, int64(r.Spec.Expires/time.Second),
+		r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
+		r.FileID, r.MD5, r.Err, int(r.Kind), string(superseded))
+}
+
+// PutPart adds an acknowledged part, in the place of earlier ones that it
+// overlaps: they may have been cut differently.
+func (j *Journal) PutPart(key backing.Key, p Part) error {
+	return j.change(
+		step{`DELETE FROM parts WHERE ino=? AND birth=? AND off<? AND off+len>?`, []any{int64(key.Ino), key.Birth, p.Off + p.Len, p.Off}},
+		step{`INSERT INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
+			[]any{int64(key.Ino), key.Birth, p.Off, p.Len, int64(p.CRC), p.ID}})
+}
+
+// DropParts forgets the parts of a file, whose Upload has ended.
+func (j *Journal) DropParts(key backing.Key) error {
+	return j.exec(`DELETE FROM parts WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
+}
+
+// Delete forgets a file, but not which Files were its own.
+func (j *Journal) Delete(key backing.Key) error {
+	ino, now := int64(key.Ino), time.Now().UnixNano()
+	return j.change(
+		step{`INSERT OR IGNORE INTO disowned SELECT file_id, ? FROM files WHERE ino=? AND birth=? AND file_id <> ''`, []any{now, ino, key.Birth}},
+		step{`INSERT OR IGNORE INTO disowned SELECT value, ? FROM files, json_each(superseded) WHERE ino=? AND birth=?`, []any{now, ino, key.Birth}},
+		step{`DELETE FROM files WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
+		step{`DELETE FROM parts WHERE ino=? AND birth=?`, []any{ino, key.Birth}})
+}
+
+// Forget deletes the records whose state is older than that, with their parts.
+func (j *Journal) Forget(before time.Time) error {
+	if err := j.exec(`DELETE FROM files WHERE since < ?`, before.UnixNano()); err != nil {
+		return err
+	}
+	return j.exec(`DELETE FROM parts WHERE NOT EXISTS (SELECT 1 FROM files WHERE files.ino = parts.ino AND files.birth = parts.birth)`)
+}
+
+// Get returns the record of a file with its parts, nil if there is none.
+func (j *Journal) Get(key backing.Key) (*Record, error) {
+	rows, err := j.read.Query(`SELECT `+selected+` FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
+	if err != nil {
+		return nil, failure(err)
+	}
+	found, err := scanRecords(rows)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	r := found[0]
+	r.Parts, err = j.Parts(key)
+	return r, err
+}
+
+// Parts returns the acknowledged parts of a file, in file order.
+func (j *Journal) Parts(key backing.Key) ([]Part, error) {
+	rows, err := j.read.Query(`SELECT off, len, crc, id FROM parts WHERE ino=? AND birth=? ORDER BY off`, int64(key.Ino), key.Birth)
+	if err != nil {
+		return nil, failure(err)
+	}
+	defer rows.Close()
+	var parts []Part
+	for rows.Next() {
+		var p Part
+		if err := rows.Scan(&p.Off, &p.Len, &p.CRC, &p.ID); err != nil {
+			return nil, failure(err)
+		}
+		parts = append(parts, p)
+	}
+	return parts, rows.Err()
+}
+
+// All returns every record, without parts.
+func (j *Journal) All() ([]*Record, error) { return j.query("") }
+
+// Unfinished returns the records of files that are neither completed nor empty,
+// without parts.
+func (j *Journal) Unfinished() ([]*Record, error) {
+	return j.query(`WHERE state NOT IN (?, ?)`, string(state.Completed), string(state.Empty))
+}
+
+func (j *Journal) query(where string, args ...any) ([]*Record, error) {
+	rows, err := j.read.Query(`SELECT `+selected+` FROM files `+where, args...)
+	if err != nil {
+		return nil, failure(err)
+	}
+	return scanRecords(rows)
+}
+
+// Counts returns how many files are in each state.
+func (j *Journal) Counts() (map[state.State]int, error) {
+	rows, err := j.read.Query(`SELECT state, count(*) FROM files GROUP BY state`)
+	if err != nil {
+		return nil, failure(err)
+	}
+	defer rows.Close()
+	counts := map[state.State]int{}
+	for rows.Next() {
+		var s string
+		var n int
+		if err := rows.Scan(&s, &n); err != nil {
+			return nil, failure(err)
+		}
+		counts[state.State(s)] = n
+	}
+	return counts, rows.Err()
+}
+
+// Renamed gives the file at from, and everything below it, its new path.
+func (j *Journal) Renamed(from, to string) error {
+	// Everything below "dir/" sorts from it up to "dir0", as '0' follows '/'.
+	return j.exec(`UPDATE files SET path = ?2 || substr(path, length(?1)+1)
+		WHERE path = ?1 OR (path >= ?1 || '/' AND path < ?1 || '0')`, from, to)
+}
+
+// Touched records that somebody set the mtime of a completed file, so that the
+// next mount does not take it for a change of content.
+func (j *Journal) Touched(key backing.Key, mtime int64) error {
+	return j.exec(`UPDATE files SET mtime=? WHERE ino=? AND birth=? AND state=?`,
+		mtime, int64(key.Ino), key.Birth, string(state.Completed))
+}
+
+func scanRecords(rows *sql.Rows) ([]*Record, error) {
+	defer rows.Close()
+	var all []*Record
+	for rows.Next() {
+		var (
+			r                        Record
+			ino, since, created, exp int64
+			life                     int64
+			stands, superseded       string
+		)
+		err := rows.Scan(&ino, &r.Key.Birth, &r.Path, &stands, &since, &r.Open, &r.Size, &r.Mtime,
+			&r.Spec.Filename, &r.Spec.Purpose, &r.Spec.MimeType, &life,
+			&r.Spec.Bytes, &r.Upload.ID, &created, &exp,
+			&r.FileID, &r.MD5, &r.Err, &r.Kind, &superseded, &r.Completing)
+		if err != nil {
+			return nil, failure(err)
+		}
+		if err := json.Unmarshal([]byte(superseded), &r.Superseded); err != nil {
+			return nil, fmt.Errorf("journal: superseded Files of %s: %w", r.Path, err)
+		}
+		r.Key.Ino, r.State, r.Since = uint64(ino), state.State(stands), time.Unix(0, since)
+		r.Spec.Expires = time.Duration(life) * time.Second
+		r.CreatedAt, r.Upload.ExpiresAt = fromNanos(created), fromNanos(exp)
+		all = append(all, &r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, failure(err)
+	}
+	return all, nil
+}
+
+// nanos keeps the zero time zero.
+func nanos(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
+}

@@ -1,0 +1,94 @@
+package uploader
+
+import (
+	"fmt"
+	"time"
+
+	"uploadfs/uploader/journal"
+	"uploadfs/uploader/state"
+)
+
+// Status is what is known of one file at one moment. It is immutable: xattrs,
+// `status` and `info` read the last one published and never wait.
+type Status struct {
+	Path        string      `json:"path"` // below the mount
+	State       state.State `json:"state"`
+	Size        int64       `json:"size"` // bytes
+	Filename    string      `json:"filename,omitempty"`
+	Purpose     string      `json:"purpose,omitempty"`   // as sent with the current Upload
+	MimeType    string      `json:"mime_type,omitempty"` // the same
+	UploadID    string      `json:"upload_id,omitempty"`
+	ExpiresAt   time.Time   `json:"expires_at,omitzero"` // of the Upload
+	PartIDs     []string    `json:"part_ids,omitempty"`  // acknowledged, in file order
+	Acked       int         `json:"parts_acknowledged"`
+	Total       int         `json:"parts_total"`
+	BytesSent   int64       `json:"bytes_sent"` // of acknowledged parts
+	FileID      string      `json:"file_id,omitempty"`
+	MD5         string      `json:"md5,omitempty"`
+	Error       string      `json:"error,omitempty"` // one line; failed, retrying, interrupted
+	NextAttempt time.Time   `json:"next_attempt,omitzero"`
+	Superseded  []string    `json:"superseded,omitempty"` // IDs of Files that held earlier content; they still exist
+	Since       time.Time   `json:"since,omitzero"`       // of the state
+
+	parts []string // IDs by part number, "" where not acknowledged
+}
+
+// PartAt is the ID of part n of the file, counted from 0; "" while there is none.
+func (s *Status) PartAt(n int) string {
+	if n < 0 || n >= len(s.parts) {
+		return ""
+	}
+	return s.parts[n]
+}
+
+// Progress is acknowledged/total, or "" while there is no Upload.
+func (s *Status) Progress() string {
+	if s.UploadID == "" {
+		return ""
+	}
+	return fmt.Sprintf("%d/%d", s.Acked, s.Total)
+}
+
+// Snapshot is what `status` shows of a whole mount.
+type Snapshot struct {
+	Counts   map[state.State]int `json:"counts"`
+	Files    []*Status           `json:"files"` // all that are neither completed nor empty, by path
+	Parallel int                 `json:"parallel"`
+	InFlight int                 `json:"in_flight"` // API calls under way
+}
+
+// statusOf is the record as people see it, with the parts of the transfer x where
+// there is one. next is the time of the next attempt.
+func statusOf(r *journal.Record, x *transfer, next time.Time) *Status {
+	st := &Status{
+		Path: r.Path, State: r.State, Size: r.Size, Since: r.Since,
+		Filename: r.Spec.Filename, Purpose: r.Spec.Purpose, MimeType: r.Spec.MimeType,
+		UploadID: r.Upload.ID, ExpiresAt: r.Upload.ExpiresAt,
+		FileID: r.FileID, MD5: r.MD5, Error: r.Err, Superseded: r.Superseded,
+	}
+	if r.State == state.Retrying {
+		st.NextAttempt = next
+	}
+	if st.UploadID == "" {
+		return st
+	}
+	add := func(id string, n int64) {
+		st.parts = append(st.parts, id)
+		if id != "" {
+			st.PartIDs = append(st.PartIDs, id)
+			st.Acked++
+			st.BytesSent += n
+		}
+		st.Total++
+	}
+	if x != nil {
+		for _, p := range x.parts {
+			add(p.id, p.n)
+		}
+	} else {
+		for _, p := range r.Parts {
+			add(p.ID, p.Len)
+		}
+	}
+	return st
+}
