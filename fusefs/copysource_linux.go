@@ -33,7 +33,7 @@ type copySource struct {
 
 // copySource returns the guess for a file that by has opened for writing, nil if
 // the opener is not known.
-func (r *rules) copySource(by opener, ino uint64) uploader.SizeOracle {
+func (r *rules) copySource(by opener, ino uint64) uploader.SizePredictor {
 	if by.tgid == 0 {
 		return nil
 	}

@@ -41,7 +41,7 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint
 	if writable {
 		open, file := n.root.Uploader.OpenWriter, f
 		if h.plain != nil {
-			open, file = n.root.Uploader.OpenBlindWriter, h.plain
+			open, file = n.root.Uploader.OpenPolledWriter, h.plain
 		}
 		w, err := open(n.key(), rel, file)
 		if err != nil {
@@ -52,7 +52,7 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint
 			w.Mappable()
 		}
 		if oracle := n.root.rules.copySource(h.opener, h.ino); oracle != nil {
-			w.Expect(oracle)
+			w.SetPredictor(oracle)
 		}
 		h.writer = w
 	}

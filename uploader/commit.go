@@ -14,17 +14,25 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// run is a commit under way: the making of the File out of a content. Its
-// goroutine is the uploader's; there is one at a time for a session.
-type run struct{}
+// A commit makes the API hold the content of one generation as a File. There is
+// one at a time for a session, in a goroutine of its own; transferAll, then
+// completeUpload, then recordFile.
 
-// start lets the content be committed, now or after the commit under way. mu is held.
-func (s *session) start() {
-	if s.running != nil {
-		s.cond.Broadcast() // it will see that asked has moved on
+var (
+	// errMayDiffer says that the file may have changed in a way that only reading it shows.
+	errMayDiffer = errors.New("the file was touched while it was being committed")
+	// errSuperseded says that another content is to be committed now.
+	errSuperseded = errors.New("the content changed while it was being committed")
+)
+
+// startCommit lets the content be committed, now or after the commit under way. mu
+// is held.
+func (s *session) startCommit() {
+	if s.commits.running {
+		s.cond.Broadcast() // it will see that another generation is requested
 		return
 	}
-	s.running = &run{}
+	s.commits.running = true
 	s.u.wg.Go(s.commitAll)
 }
 
@@ -32,26 +40,25 @@ func (s *session) start() {
 // long as closes speak of later ones meanwhile.
 func (s *session) commitAll() {
 	u := s.u
-	queued := u.jobs.Acquire(u.ctx, 1)
-	if queued == nil {
+	if u.jobs.Acquire(u.ctx, 1) == nil {
 		defer u.jobs.Release(1)
 	}
-	u.repin(s)
-	defer u.unpin(s)
+	u.ref(s)
+	defer u.unref(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A close that spoke of a later content may have decided otherwise about it.
-	for s.rec.State.Committing() && !s.gone {
-		target := s.asked
+	for s.rec.State.Committing() && !s.unlinked {
+		target := s.commits.requested
 		err := s.commit(target)
 		switch {
 		case err == nil, errors.Is(err, errSuperseded):
 		case u.ctx.Err() != nil:
-			s.answer(s.asked, context.Cause(u.ctx))
-			s.running = nil
+			s.answer(s.commits.requested, context.Cause(u.ctx))
+			s.commits.running = false
 			return // the journal has it; the next mount goes on
-		case s.gone:
-			s.answer(s.asked, errGone)
+		case s.unlinked:
+			s.answer(s.commits.requested, errUnlinked)
 		default:
 			u.log.Error("failed", "path", s.rec.Path, "upload", s.rec.Upload.ID, "error", err)
 			if s.content.gen == target {
@@ -59,69 +66,91 @@ func (s *session) commitAll() {
 			}
 			s.answer(target, err)
 		}
-		if s.asked == target {
+		if s.commits.requested == target {
 			break
 		}
 	}
-	s.running = nil
+	s.commits.running = false
 	s.cond.Broadcast()
 }
 
 // commit makes the API hold the content of generation target, through as many
 // Uploads as it takes. mu is held, but not while it works.
 func (s *session) commit(target uint64) error {
-	if err := s.stands(target); err != nil {
+	if err := s.superseded(target); err != nil {
 		return err
 	}
-	if err := s.hold(); err != nil {
+	if err := s.openFile(); err != nil {
 		return err
 	}
-	defer s.unhold()
-	info, err := backing.StatFd(int(s.file.Fd()))
+	defer s.closeFile()
+	info, err := backing.StatFd(s.file.fd())
 	if err != nil {
 		return api.LocalError("stat", err)
 	}
-	if info.Size != s.content.size && s.sight == nil {
-		return api.LocalError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, s.content.size))
+	if err := s.observer.checkSize(info); err != nil {
+		return err
 	}
-	again := s.insisted
-	s.insisted = false
-	for expired, listedOnly := 0, false; ; {
+	again := attempts{forced: s.commits.forced}
+	s.commits.forced = false
+	for {
 		md5, err := s.transferAll(target)
-		known := true // that there is no File of it yet
+		outcomeKnown := true // there is no File of it yet
 		if err == nil {
-			err = s.conclude(target, md5)
-			known = !errors.Is(err, api.ErrOutcomeUnknown)
+			err = s.completeUpload(target, md5)
+			outcomeKnown = !errors.Is(err, api.ErrOutcomeUnknown)
 		}
 		if err == nil {
 			return nil
 		}
-		if why := s.stands(target); why != nil {
+		if why := s.superseded(target); why != nil {
 			return why
 		}
-		switch {
-		case errors.Is(err, errDoubt):
+		if errors.Is(err, errMayDiffer) {
 			continue
-		case api.KindOf(err) == api.Gone && expired == 0:
-			expired++
-			s.u.log.Warn("upload gone, everything is sent again", "path", s.rec.Path, "error", err)
-		case api.KindOf(err) == api.Gone:
-			s.dropTransfer(err)
-			return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: s.tooSlow(err)}
-		case api.KindOf(err) == api.Refused && s.xfer != nil && s.xfer.replaced > 0 && !listedOnly && known:
-			// Perhaps the API counts parts that are not listed: once
-			// more, with an Upload that has no others.
-			listedOnly = true
-			s.u.log.Warn("refused with replaced parts, everything is sent again", "path", s.rec.Path, "error", err)
-		case api.KindOf(err) == api.Refused && !known && again && !errors.Is(err, errSeveral):
-			again = false
-			s.u.log.Warn("its outcome cannot be known, everything is sent again", "path", s.rec.Path, "error", err)
-		default:
+		}
+		replaced := s.xfer != nil && s.xfer.replaced > 0
+		why := again.reason(err, outcomeKnown, replaced)
+		if why == "" {
+			if api.KindOf(err) == api.Gone {
+				s.dropTransfer(err)
+				return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: s.tooSlow(err)}
+			}
 			return err
 		}
+		s.u.log.Warn(why+", everything is sent again", "path", s.rec.Path, "error", err)
 		s.dropTransfer(err)
 		s.move(state.Uploading, nil)
 	}
+}
+
+// attempts counts the reasons for which a commit may send everything again. Each
+// counts once.
+type attempts struct {
+	expired    bool
+	listedOnly bool
+	forced     bool // the user has asked for it where the outcome cannot be known
+}
+
+// reason says why everything is to be sent again after err, or "" if it is not.
+// outcomeKnown says that there is no File of the content; replaced, that the Upload
+// has parts that Complete did not list.
+func (a *attempts) reason(err error, outcomeKnown, replaced bool) string {
+	kind := api.KindOf(err)
+	switch {
+	case kind == api.Gone && !a.expired:
+		a.expired = true
+		return "upload gone"
+	case kind == api.Refused && replaced && !a.listedOnly && outcomeKnown:
+		// The API may count parts that are not listed: once more, with an
+		// Upload that has no others.
+		a.listedOnly = true
+		return "refused with replaced parts"
+	case kind == api.Refused && !outcomeKnown && a.forced && !errors.Is(err, errSeveral):
+		a.forced = false
+		return "its outcome cannot be known"
+	}
+	return ""
 }
 
 // tooSlow says what a line would need for an Upload that expired twice.
@@ -131,15 +160,15 @@ func (s *session) tooSlow(err error) string {
 		humanize.IBytes(size), humanize.IBytes(size/3600+1), api.OneLine(err))
 }
 
-// stands reports why the content of generation target cannot be committed any
-// more, if so. mu is held.
-func (s *session) stands(target uint64) error {
-	s.look()
+// superseded reports why the content of generation target cannot be committed any
+// more, nil if it can. mu is held.
+func (s *session) superseded(target uint64) error {
+	s.observer.poll()
 	switch {
 	case s.u.ctx.Err() != nil:
 		return context.Cause(s.u.ctx)
-	case s.gone:
-		return errGone
+	case s.unlinked:
+		return errUnlinked
 	case s.content.gen != target || s.content.pending > 0:
 		return errSuperseded
 	}
@@ -149,41 +178,33 @@ func (s *session) stands(target uint64) error {
 // transferAll brings the content into one Upload, and returns its MD5. mu is
 // held, but not while it works.
 func (s *session) transferAll(target uint64) (md5 string, err error) {
-	if x := s.xfer; x != nil && (x.err != nil || x.spec.Bytes != s.content.size) {
-		why := x.err
-		if why == nil {
-			why = fmt.Errorf("declared %d bytes, there are %d", x.spec.Bytes, s.content.size)
-		}
-		s.dropTransfer(why)
-	}
-	if s.xfer == nil {
-		s.newTransfer(s.content.size)
-	}
-	x, file := s.xfer, s.file
-	if time.Now().Before(x.again) {
+	x := s.transferFor(s.content.size)
+	file := s.file.f
+	if time.Now().Before(x.nextAttempt) {
 		s.showTrouble(x)
 	}
-	s.mu.Unlock()
-	err = s.prove(x, file)
-	s.mu.Lock()
-	if err != nil {
+	if err := s.matchResumed(x, file); err != nil {
 		return "", err
 	}
-	s.beginCommit()
+	s.observer.beginCommit()
 	if s.u.opts.PartSize == 0 {
 		x.divide(int64(s.u.opts.Parallel - x.inflight))
 	}
 	s.pump() // what is missing goes while what has gone is compared
-	sum := s.sumUp()
+	sum := s.hashToEnd()
 	defer sum.stop()
-	if err := s.verify(x); err != nil {
+	if err := s.observer.rematch(x); err != nil {
 		return "", err
 	}
 	s.pump()
-	for x.err == nil && s.stands(target) == nil && !(x.complete(&s.content) && s.verified(x)) {
-		if x.complete(&s.content) {
+	for x.err == nil && s.superseded(target) == nil {
+		complete := x.complete(&s.content)
+		if complete && s.observer.matched(x) {
+			break
+		}
+		if complete {
 			// Parts that were on their way when the commit began.
-			if err := s.verify(x); err != nil {
+			if err := s.observer.rematch(x); err != nil {
 				return "", err
 			}
 		} else {
@@ -191,82 +212,109 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 		}
 		s.pump()
 	}
-	if err := s.stands(target); err != nil {
+	if err := s.superseded(target); err != nil {
 		return "", err
 	}
 	if x.err != nil {
 		return "", x.err
 	}
-	s.mu.Unlock()
-	md5, err = sum.wait(x.life)
-	s.mu.Lock()
+	s.unlocked(func() { md5, err = sum.wait(x.life) })
 	return md5, err
 }
 
-// conclude makes the File out of the Upload that the content of generation target
-// has gone to. errDoubt: that is to be done again, nothing was completed. mu is
-// held, but not while it works.
-func (s *session) conclude(target uint64, md5 string) error {
+// transferFor is the transfer under way if it can become an Upload of size bytes,
+// else a new one. mu is held.
+func (s *session) transferFor(size int64) *transfer {
+	if x := s.xfer; x != nil {
+		switch {
+		case x.err != nil:
+			s.dropTransfer(x.err)
+		case x.spec.Bytes != size:
+			s.dropTransfer(fmt.Errorf("declared %d bytes, there are %d", x.spec.Bytes, size))
+		default:
+			return x
+		}
+	}
+	return s.newTransfer(size)
+}
+
+// completeUpload makes the File out of the Upload that the content of generation
+// target has gone to. After errMayDiffer nothing was completed, and the transfer is
+// to be looked at again. mu is held, but not while it works.
+func (s *session) completeUpload(target uint64, md5 string) error {
 	x := s.xfer
 	if x == nil {
 		return errSuperseded // given up since
 	}
-	s.mu.Unlock()
-	end, err := s.u.turns.take(x.life, x.spec)
-	if err == nil {
-		defer end()
-		err = s.u.acquire(x.life)
-	}
-	s.mu.Lock()
+	endTurn, err := s.takeTurn(x)
 	if err != nil {
 		return err
 	}
-	if err = s.stands(target); err == nil && !s.verified(x) {
-		err = errDoubt
+	defer endTurn()
+	if err = s.superseded(target); err == nil && !s.observer.matched(x) {
+		err = errMayDiffer
 	}
 	if err != nil {
 		s.u.freeSlot()
 		return err
-	}
-	ids := make([]string, len(x.parts))
-	for i, p := range x.parts {
-		ids[i] = p.id
 	}
 	before := s.rec.Completing // an earlier call may have been carried out
 	s.rec.Completing = true
 	// Before the call: its answer may be lost with us.
 	s.recorded(s.u.journal.Completing(x.upload.ID, x.spec, x.created))
 	x.calls.Add(1)
-	s.mu.Unlock()
-	ctx, file, found := s.checked(x), api.File{}, false
-	if before {
-		file, found, err = api.CheckOutcome(ctx)
-	}
-	if err == nil && !found {
-		file, err = s.u.opts.Backend.Complete(ctx, x.upload.ID, ids, md5)
-	}
-	s.u.freeSlot()
-	s.mu.Lock()
+	var file api.File
+	s.unlocked(func() { file, err = s.callComplete(x, md5, before) })
 	x.done = err == nil
 	x.calls.Done()
-	if err == nil {
-		s.finish(target, x, file, md5)
+	switch {
+	case err == nil:
+		s.recordFile(target, x, file, md5)
 		return nil
-	}
-	if errors.Is(err, api.ErrOutcomeUnknown) {
-		if s.xfer != x || s.content.gen != target {
-			x.end(err) // it may take no more parts
-		}
-	} else {
+	case !errors.Is(err, api.ErrOutcomeUnknown):
 		s.rec.Completing = false
 		s.recorded(s.u.journal.Resolved(x.upload.ID))
+	case s.xfer != x || s.content.gen != target:
+		x.end(err) // it may take no more parts
 	}
-	return why(x.life, err)
+	return causeOf(x.life, err)
 }
 
-// finish records that the API holds the content of generation target, which x has
-// brought there, as file. mu is held.
-func (s *session) finish(target uint64, x *transfer, file api.File, md5 string) {
+// takeTurn waits until no Upload that only its content tells apart is being
+// completed, and for a slot. The caller ends the turn when the journal has the
+// File, and frees the slot after its call. mu is held, but not while it waits.
+func (s *session) takeTurn(x *transfer) (end func(), err error) {
+	s.unlocked(func() {
+		if end, err = s.u.turns.take(x.life, x.spec); err != nil {
+			return
+		}
+		if err = s.u.acquire(x.life); err != nil {
+			end()
+		}
+	})
+	return end, err
+}
+
+// callComplete calls Complete, or first looks for the File if an earlier call may
+// have made it. It frees the slot. mu is not held.
+func (s *session) callComplete(x *transfer, md5 string, calledBefore bool) (api.File, error) {
+	defer s.u.freeSlot()
+	ctx := s.checked(x)
+	if calledBefore {
+		if file, found, err := api.CheckOutcome(ctx); found || err != nil {
+			return file, err
+		}
+	}
+	ids := make([]string, len(x.parts))
+	for i, p := range x.parts {
+		ids[i] = p.id
+	}
+	return s.u.opts.Backend.Complete(ctx, x.upload.ID, ids, md5)
+}
+
+// recordFile records that the API holds the content of generation target, which x
+// has brought there, as file. mu is held.
+func (s *session) recordFile(target uint64, x *transfer, file api.File, md5 string) {
 	x.end(errors.New("completed"))
 	if s.xfer == x {
 		s.xfer = nil
@@ -277,12 +325,12 @@ func (s *session) finish(target uint64, x *transfer, file api.File, md5 string) 
 	s.u.log.Info("completed", "path", s.rec.Path, "upload", x.upload.ID, "file", file.ID,
 		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.began).Round(time.Millisecond))
 	switch {
-	case s.gone:
+	case s.unlinked:
 		s.recorded(s.u.journal.Disown(file.ID))
 		return
 	case s.content.gen != target:
 		// Right, and already superseded: the file has changed since.
-		s.rec.Superseded = append(s.rec.Superseded[:len(s.rec.Superseded):len(s.rec.Superseded)], file.ID)
+		s.supersede(file.ID)
 		s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
 		s.save()
 		s.publish()
@@ -291,67 +339,15 @@ func (s *session) finish(target uint64, x *transfer, file api.File, md5 string) 
 	}
 	s.rec.FileID, s.rec.MD5 = file.ID, md5
 	s.rec.Size = x.spec.Bytes
-	if s.sight != nil {
-		s.rec.Mtime = s.sight.seen.Mtime
-	} else if info, err := backing.StatFd(int(s.file.Fd())); err == nil {
-		s.rec.Mtime = info.Mtime // of this content: no change has begun since
+	if mtime, ok := s.observer.completed(); ok {
+		s.rec.Mtime = mtime
 	}
 	s.rec.Parts = nil
 	for _, p := range x.parts {
 		s.rec.Parts = append(s.rec.Parts, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: p.id})
 	}
-	s.content.settle()
-	if s.sight != nil {
-		s.sight.clean = s.sight.epoch
-	}
+	s.content.clearWritten()
 	s.move(state.Completed, nil)
 	s.u.journal.Sync()
 	s.answer(target, nil)
 }
-
-// sumUp is the hashing of a content to its end, beside its sending.
-type sumUp struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-	hex    string
-	err    error
-}
-
-// sumUp starts the hashing. It goes on from what was hashed while the file was
-// written; of a blind session that is compared with the file first. mu is held.
-func (s *session) sumUp() *sumUp {
-	ctx, cancel := context.WithCancel(s.u.ctx)
-	sum := &sumUp{cancel: cancel, done: make(chan struct{})}
-	if !s.u.opts.Checksum {
-		close(sum.done)
-		return sum
-	}
-	file, size, blind := s.file, s.content.size, s.sight != nil
-	s.refs++ // until the hashing is over
-	s.u.wg.Go(func() {
-		if blind {
-			sum.err = s.digest.verify(ctx, file)
-		}
-		if sum.err == nil {
-			sum.hex, sum.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
-		}
-		s.mu.Lock()
-		s.unhold()
-		s.mu.Unlock()
-		close(sum.done)
-	})
-	return sum
-}
-
-// wait returns the MD5 in hex, "" where none is taken.
-func (s *sumUp) wait(ctx context.Context) (string, error) {
-	select {
-	case <-s.done:
-		return s.hex, s.err
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
-	}
-}
-
-// stop ends the hashing if nobody needs it any more.
-func (s *sumUp) stop() { s.cancel() }

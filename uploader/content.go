@@ -1,6 +1,10 @@
 package uploader
 
-import "uploadfs/uploader/api"
+import (
+	"time"
+
+	"uploadfs/uploader/api"
+)
 
 // content is what a session knows of its file's bytes: how many there are,
 // which were written since it began to change, and when each block changed last.
@@ -13,13 +17,15 @@ import "uploadfs/uploader/api"
 //
 // Not safe for concurrent use; the session's mutex guards it.
 type content struct {
-	block   int64 // bytes under one generation
-	size    int64
-	gen     uint64
-	gens    []uint64 // by block; missing ones have never changed
-	written extents  // since the content was last known to be committed, or made; a hint, see maxWritten
-	pending int      // changes under way: counted before, not yet afterwards
-	ahead   bool     // the size was set before the data (ftruncate, fallocate)
+	block    int64     // bytes under one generation
+	revision int       // counts contents: one begins with the first change after a committed one
+	began    time.Time // the first change of this revision
+	size     int64
+	gen      uint64
+	gens     []uint64 // by block; missing ones have never changed
+	written  extents  // since the content was last known to be committed, or made; a hint, see maxWritten
+	pending  int      // changes under way: counted before, not yet afterwards
+	ahead    bool     // the size was set before the data (ftruncate, fallocate)
 }
 
 // maxWritten is how many separate ranges of written are kept. A program that
@@ -81,9 +87,15 @@ func (c *content) changedAfter(off, end int64, gen uint64) bool {
 	return false
 }
 
-// settle forgets what was written: the content is committed, and from now on an
-// old byte is not one that a writer has just put there.
-func (c *content) settle() {
+// startRevision begins another content.
+func (c *content) startRevision() {
+	c.revision++
+	c.began = time.Now()
+}
+
+// clearWritten forgets what was written: the content is committed, and from now on
+// an old byte is not one that a writer has just put there.
+func (c *content) clearWritten() {
 	c.written = nil
 	c.ahead = false
 }

@@ -81,7 +81,7 @@ func TestASizeSetAheadOfTheData(t *testing.T) {
 	require.True(t, c.ahead)
 	require.False(t, c.written.contains(0, 1), "nobody has written it")
 	c.wrote(0, 20)
-	c.settle()
+	c.clearWritten()
 	require.False(t, c.ahead)
 	require.False(t, c.written.contains(0, 20), "it is an old content now")
 	require.EqualValues(t, 20, c.size)

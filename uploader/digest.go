@@ -21,6 +21,8 @@ import (
 type digest struct {
 	block int64
 
+	ahead bool // hashAhead is at work; the session's mutex guards it
+
 	mu sync.Mutex // one hashing at a time
 	// marks[i] is the state after block i.
 	marks [][]byte
@@ -81,11 +83,11 @@ func (d *digest) advance(ctx context.Context, file io.ReaderAt, end int64, whole
 
 // verify compares what was hashed with what is in file now, block by block, and
 // forgets everything from the first block that differs.
-func (d *digest) verify(ctx context.Context, file io.ReaderAt) error {
+func (d *digest) recheck(ctx context.Context, file io.ReaderAt) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i, was := range d.crcs {
-		same, err := equals(ctx, file, int64(i)*d.block, d.block, was)
+		same, err := rangeMatches(ctx, file, int64(i)*d.block, d.block, was)
 		if err != nil {
 			return err
 		}
@@ -113,3 +115,94 @@ func hashRange(ctx context.Context, h hash.Hash, file io.ReaderAt, off, end int6
 	}
 	return crc, nil
 }
+
+// hashAhead hashes in the background what is full from the file's start on, so
+// that little is left at close. mu is held.
+func (s *session) hashAhead() {
+	if !s.u.opts.Checksum || s.digest.ahead || s.commits.running || s.unlinked || s.u.ctx.Err() != nil {
+		return
+	}
+	if s.openFile() != nil {
+		return
+	}
+	s.digest.ahead = true
+	s.u.wg.Go(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for done := int64(-1); !s.commits.running; {
+			end := s.content.written.prefix() / s.u.chunk * s.u.chunk
+			if end <= done {
+				break
+			}
+			file := s.file.f
+			var err error
+			s.unlocked(func() { _, err = s.digest.advance(s.u.ctx, file, end, false, s.generation, s.stale) })
+			if err != nil {
+				break // the commit meets it again, and reports it
+			}
+			done = end
+		}
+		s.digest.ahead = false
+		s.closeFile()
+	})
+}
+
+// generation is asked by a digest; it locks.
+func (s *session) generation() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.content.gen
+}
+
+// stale is asked by a digest; it locks.
+func (s *session) stale(off, end int64, gen uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.content.changedAfter(off, end, gen)
+}
+
+// hashing is the hashing of a content to its end, beside its sending.
+type hashing struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+	hex    string
+	err    error
+}
+
+// hashToEnd starts the hashing for a commit. It goes on from what was hashed while
+// the file was written, which in passthrough is compared with the file first. mu
+// is held.
+func (s *session) hashToEnd() *hashing {
+	ctx, cancel := context.WithCancel(s.u.ctx)
+	h := &hashing{cancel: cancel, done: make(chan struct{})}
+	if !s.u.opts.Checksum {
+		close(h.done)
+		return h
+	}
+	file, size, observer := s.file.f, s.content.size, s.observer
+	s.file.uses++ // until the hashing is over
+	s.u.wg.Go(func() {
+		h.err = observer.recheckDigest(ctx, file)
+		if h.err == nil {
+			h.hex, h.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
+		}
+		s.mu.Lock()
+		s.closeFile()
+		s.mu.Unlock()
+		close(h.done)
+	})
+	return h
+}
+
+// wait returns the MD5 in hex, "" where none is taken.
+func (h *hashing) wait(ctx context.Context) (string, error) {
+	select {
+	case <-h.done:
+		return h.hex, h.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+}
+
+// stop ends the hashing if it is not needed any more.
+func (h *hashing) stop() { h.cancel() }

@@ -63,7 +63,7 @@ func TestDigestAfterEdits(t *testing.T) {
 				if len(data) > 0 {
 					data[r.IntN(len(data))]++
 				}
-				require.NoError(t, d.verify(ctx, bytes.NewReader(data)))
+				require.NoError(t, d.recheck(ctx, bytes.NewReader(data)))
 			default:
 				got, err := d.advance(ctx, bytes.NewReader(data), int64(len(data)), true, current, c.changedAfter)
 				require.NoError(t, err)
@@ -113,10 +113,10 @@ func TestAChangeWhileItIsHashedIsNotMissed(t *testing.T) {
 
 func TestHashingEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	cancel(errGone)
+	cancel(errUnlinked)
 	d := digest{block: 8}
 	_, err := d.advance(ctx, bytes.NewReader(make([]byte, 16)), 16, true, func() uint64 { return 1 }, (&content{block: 8}).changedAfter)
-	require.ErrorIs(t, err, errGone)
+	require.ErrorIs(t, err, errUnlinked)
 }
 
 func TestHashingAFileThatIsTooShort(t *testing.T) {

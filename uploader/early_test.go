@@ -44,7 +44,7 @@ func (s *source) Size(ctx context.Context, file io.ReaderAt, off, n, written int
 func TestPartsGoWhileTheFileIsWritten(t *testing.T) {
 	const size = 5*chunk + 100
 	for name, expect := range map[string]func(*world, *file){
-		"a copy":   func(w *world, f *file) { f.Expect(nil); f.Expect(&source{size: size, ok: true}) },
+		"a copy":   func(w *world, f *file) { f.SetPredictor(nil); f.SetPredictor(&source{size: size, ok: true}) },
 		"hinted":   func(w *world, f *file) { w.hint("f", size) },
 		"extended": func(w *world, f *file) { f.truncate(size) },
 	} {
@@ -137,7 +137,7 @@ func TestNothingGoesEarlyThatShouldNot(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, func(o *uploader.Options) { o.Names.Exclude = []string{"*.log"} })
 			f := w.openFile(c.rel)
-			f.Expect(c.oracle)
+			f.SetPredictor(c.oracle)
 			if c.write == nil {
 				c.write = func(f *file) { f.writeAt(0, data(3*chunk, 1)) }
 			}
@@ -174,7 +174,7 @@ func TestTheSizeIsAskedForTooLong(t *testing.T) {
 		w := newWorld(t)
 		f := w.openFile("f")
 		s := &source{size: 2 * chunk, ok: true, asked: make(chan int64), reply: make(chan bool)}
-		f.Expect(s)
+		f.SetPredictor(s)
 		f.writeAt(0, data(2*chunk, 1))
 		<-s.asked
 		return w, f, s

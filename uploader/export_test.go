@@ -68,7 +68,7 @@ func (u *Uploader) Committing(key backing.Key) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.running != nil
+	return s.commits.running
 }
 
 // AgeUploads makes the journal in dir say that every Upload has expired. No

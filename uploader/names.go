@@ -41,12 +41,24 @@ func (p NamePolicy) Validate() error {
 	return nil
 }
 
-// excluded reports whether the file at this path below the mount is never sent.
-func (p NamePolicy) excluded(rel string) bool { return matchAny(p.Exclude, rel) }
+// nameClass is what a name means for the sending of its file.
+type nameClass int
 
-// held reports whether the name is that of an unfinished file.
-func (p NamePolicy) held(rel string) bool {
-	return !p.NoHold && (matchAny(heldNames, rel) || matchAny(p.Hold, rel))
+const (
+	nameFinal    nameClass = iota // it is sent
+	nameHeld                      // that of an unfinished file
+	nameExcluded                  // it is never sent
+)
+
+// classOf says what the path of a file below the mount means.
+func (p NamePolicy) classOf(rel string) nameClass {
+	switch {
+	case matchAny(p.Exclude, rel):
+		return nameExcluded
+	case !p.NoHold && (matchAny(heldNames, rel) || matchAny(p.Hold, rel)):
+		return nameHeld
+	}
+	return nameFinal
 }
 
 // matchAny matches a glob with a slash against the whole path, any other

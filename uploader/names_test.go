@@ -18,8 +18,8 @@ func TestHeldNames(t *testing.T) {
 		"a.draft": true, "deep/down/a.draft": true,
 		"inbox/a": true, "inbox/sub/a": false, "x/inbox/a": false, "out/a.bin": true, "a.bin": false,
 	} {
-		require.Equal(t, held, p.held(name), name)
-		require.False(t, NamePolicy{Hold: p.Hold, NoHold: true}.held(name), name)
+		require.Equal(t, held, p.classOf(name) == nameHeld, name)
+		require.False(t, NamePolicy{Hold: p.Hold, NoHold: true}.classOf(name) == nameHeld, name)
 	}
 }
 
@@ -28,7 +28,7 @@ func TestExcludedNames(t *testing.T) {
 	for name, excluded := range map[string]bool{
 		"a.log": true, "x/y/a.log": true, "a.log.txt": false, "cache/a": true, "cache/b/a": false, "a": false,
 	} {
-		require.Equal(t, excluded, p.excluded(name), name)
+		require.Equal(t, excluded, p.classOf(name) == nameExcluded, name)
 	}
 }
 

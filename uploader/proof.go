@@ -11,7 +11,7 @@ import (
 
 // equals reports whether the bytes [off, off+n) of file have this CRC-32C. They do
 // not where the file ends before.
-func equals(ctx context.Context, file io.ReaderAt, off, n int64, want uint32) (bool, error) {
+func rangeMatches(ctx context.Context, file io.ReaderAt, off, n int64, want uint32) (bool, error) {
 	buf := make([]byte, digestBuffer)
 	crc := uint32(0)
 	for end := off + n; off < end; {
@@ -32,9 +32,9 @@ func equals(ctx context.Context, file io.ReaderAt, off, n int64, want uint32) (b
 }
 
 // allEqual reports whether file has what each part was sent with.
-func allEqual(ctx context.Context, file io.ReaderAt, parts []journal.Part) (bool, error) {
+func partsMatch(ctx context.Context, file io.ReaderAt, parts []journal.Part) (bool, error) {
 	for _, p := range parts {
-		if same, err := equals(ctx, file, p.Off, p.Len, p.CRC); err != nil || !same {
+		if same, err := rangeMatches(ctx, file, p.Off, p.Len, p.CRC); err != nil || !same {
 			return false, err
 		}
 	}

@@ -60,7 +60,7 @@ func (u *Uploader) OpenPut(file *os.File, spec api.Spec) (*Put, error) {
 	if spec.MimeType == "" {
 		spec.MimeType = mimeType(spec.Filename)
 	}
-	s, err := u.pinPut(key, file.Name())
+	s, err := u.refPut(key, file.Name())
 	if err != nil {
 		return nil, err
 	}
@@ -75,14 +75,14 @@ func (u *Uploader) OpenPut(file *os.File, spec api.Spec) (*Put, error) {
 	return p, nil
 }
 
-// pinPut is pin for a file that nobody is putting. What is left in the table of an
+// refPut is refKey for a file that no other Put has open. What is left in the table of an
 // earlier put has nothing more to say.
-func (u *Uploader) pinPut(key backing.Key, name string) (*session, error) {
+func (u *Uploader) refPut(key backing.Key, name string) (*session, error) {
 	u.mu.Lock()
 	busy := u.putting[key]
 	if s := u.sessions[key]; s != nil && !busy {
 		s.mu.Lock()
-		busy = s.running != nil // that of a put which was given up
+		busy = s.commits.running // that of a put which was given up
 		s.mu.Unlock()
 	}
 	if busy {
@@ -92,15 +92,15 @@ func (u *Uploader) pinPut(key backing.Key, name string) (*session, error) {
 	u.putting[key] = true
 	delete(u.sessions, key)
 	u.mu.Unlock()
-	s, err := u.pin(key, name)
+	s, err := u.refKey(key, name)
 	if err != nil {
-		u.unpinPut(key)
+		u.unrefPut(key)
 	}
 	return s, err
 }
 
-// unpinPut says that the file is not being put any more.
-func (u *Uploader) unpinPut(key backing.Key) {
+// unrefPut says that the file is not being put any more.
+func (u *Uploader) unrefPut(key backing.Key) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	delete(u.putting, key)
@@ -130,16 +130,17 @@ func putKey(file *os.File) (backing.Key, error) {
 // beginPut takes the file in, and what the journal knows of it if that is still
 // true. mu is held.
 func (s *session) beginPut(file *os.File, spec api.Spec) error {
-	if err := s.adopt(file); err != nil {
+	if err := s.adoptFile(file); err != nil {
 		return err
 	}
-	s.writers++ // it is looked at as a file in passthrough is, until Close
-	info, err := backing.StatFd(int(s.file.Fd()))
+	s.writers++ // it is polled as a file in passthrough is, until Close
+	v, err := newPolled(s)
 	if err != nil {
-		return api.LocalError("stat", err)
+		return err
 	}
-	s.sight = &sight{seen: info, base: info.Size, hole: info.Size}
-	s.watch()
+	s.observer = v
+	v.startPolling()
+	info := v.seen
 	spec.Bytes = info.Size
 	s.put, s.content.size = &spec, info.Size
 	switch {
@@ -148,7 +149,7 @@ func (s *session) beginPut(file *os.File, spec api.Spec) error {
 			s.dropTransfer(errors.New("declared otherwise"))
 		}
 	case s.rec.Spec == spec:
-		if same, err := s.equalsParts(); same || err != nil {
+		if same, err := s.completedMatches(); same || err != nil {
 			return err // its result has not been passed on yet
 		}
 	}
@@ -164,17 +165,16 @@ func (s *session) beginPut(file *os.File, spec api.Spec) error {
 	return nil
 }
 
-// equalsParts compares the file with the parts that its record says it was sent
+// completedMatches compares the file with the parts that its record says it was sent
 // in. mu is held, but not while it reads.
-func (s *session) equalsParts() (bool, error) {
-	parts, file, ctx := s.rec.Parts, s.file, s.u.ctx
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	return allEqual(ctx, file, parts)
+func (s *session) completedMatches() (match bool, err error) {
+	parts, file, ctx := s.rec.Parts, s.file.f, s.u.ctx
+	s.unlocked(func() { match, err = partsMatch(ctx, file, parts) })
+	return match, err
 }
 
-// declaration is what the content is declared as: what was asked for where
-// somebody puts the file, else what its name and attributes say.
+// declaration is what the content is declared as: what the caller of OpenPut
+// asked for, else what its name and attributes say.
 func (s *session) declaration(path string, size int64) api.Spec {
 	if s.put == nil {
 		return s.u.spec(path, size)
@@ -186,7 +186,7 @@ func (s *session) declaration(path string, size int64) api.Spec {
 func (p *Put) Status() *Status { return p.s.status.Load() }
 
 // Run sends the file and returns what became of it when the File exists. ctx
-// bounds the waiting only: whoever gives the put up closes the Uploader. An error
+// bounds the waiting only: to give the put up, close the Uploader. An error
 // other than [ErrChanged] and the cause of ctx is what the API or the disk said.
 func (p *Put) Run(ctx context.Context) (*Status, error) {
 	s := p.s
@@ -203,11 +203,11 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 		if s.u.ctx.Err() != nil {
 			return nil, context.Cause(s.u.ctx)
 		}
-		s.asked = target
+		s.commits.requested = target
 		s.move(state.Uploading, nil)
-		s.start()
+		s.startCommit()
 	}
-	for s.running != nil && ctx.Err() == nil {
+	for s.commits.running && ctx.Err() == nil {
 		s.cond.Wait()
 	}
 	done := statusOf(&s.rec, s.xfer, time.Time{})
@@ -229,7 +229,7 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 	case s.u.ctx.Err() != nil:
 		return nil, context.Cause(s.u.ctx)
 	}
-	return nil, s.standing()
+	return nil, s.standingError()
 }
 
 // Forget takes the put out of the journal: its result has been passed on, and
@@ -241,12 +241,12 @@ func (p *Put) Forget() error { return p.s.u.journal.Delete(p.s.key) }
 // closed.
 func (p *Put) Close() {
 	s := p.s
-	defer s.u.unpin(s)
-	defer s.u.unpinPut(s.key)
+	defer s.u.unref(s)
+	defer s.u.unrefPut(s.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.writers > 0 {
 		s.writers--
-		s.unhold()
+		s.closeFile()
 	}
 }

@@ -1,9 +1,7 @@
 package uploader
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -54,7 +52,7 @@ func (u *Uploader) recover() error {
 			continue
 		}
 		r := &journal.Record{Key: key, State: state.Empty, Since: time.Now()}
-		if err := u.keep(r, f, "found in the tree without a record of it"); err != nil {
+		if err := u.keep(r, f, reasonNoRecord); err != nil {
 			return err
 		}
 	}
@@ -69,67 +67,38 @@ type found struct {
 
 // resume goes on with one file.
 func (u *Uploader) resume(r *journal.Record, f found) error {
-	wasOpen := r.Open
+	known := facts{
+		event: eventMounted, state: r.State, name: u.names.classOf(f.path), size: f.info.Size,
+		lost: r.Kind == api.Damaged, completing: r.Completing,
+		changed: r.Size != f.info.Size, wasOpen: r.Open,
+	}
+	save := r.Open // the record is not what it was
 	r.Open, r.Path = false, f.path
-	same := r.Size == f.info.Size
-	if same && r.Mtime != f.info.Mtime && r.State == state.Completed {
-		var err error
-		if same, err = u.unchanged(r, f); err != nil {
+	if r.State == state.Completed && !known.changed && r.Mtime != f.info.Mtime {
+		same, err := u.recordMatches(r, f)
+		if err != nil {
 			return err
 		}
-		r.Mtime, wasOpen = f.info.Mtime, true
+		known.changed = !same
+		r.Mtime, save = f.info.Mtime, true
 	}
-	switch r.State {
-	case state.Writing:
-		return u.keep(r, f, "its writer did not close it before the last daemon ended")
-	case state.Empty:
-		if f.info.Size > 0 || wasOpen {
-			return u.keep(r, f, "its writer did not close it before the last daemon ended")
-		}
-		return nil
-	case state.Completed, state.Excluded:
-		if !same {
-			return u.keep(r, f, "its content changed while it was not mounted")
-		}
-		if r.State == state.Excluded && !u.names.excluded(r.Path) {
-			return u.load(r, (*session).renamed) // it is not excluded any more
-		}
-		if wasOpen {
-			return u.journal.Put(r)
-		}
-		return nil
-	case state.Interrupted:
+	d := decide(known)
+	switch {
+	case d.to == state.Interrupted:
+		return u.keep(r, f, d.reason)
+	case d.to != "":
+		r.Err, r.Kind = "", api.Transient
+		return u.load(r, func(s *session) { s.carryOut(d) })
+	case r.State == state.Interrupted, r.State == state.Failed:
 		return u.load(r, nil)
-	case state.Failed:
-		if r.Kind == api.Damaged {
-			return u.load(r, nil)
-		}
+	case save:
+		return u.journal.Put(r)
 	}
-	if !same {
-		return u.keep(r, f, "its content changed while it was not mounted")
-	}
-	r.Err, r.Kind = "", api.Transient
-	return u.load(r, func(s *session) {
-		s.renamed() // which names are held or excluded may be other ones now
-		switch {
-		case s.rec.State == state.Held:
-			s.armHold()
-			return
-		case s.rec.State == state.Excluded:
-			return
-		case u.names.excluded(s.rec.Path) && !s.rec.Completing:
-			s.dropTransfer(errors.New("excluded"))
-			s.move(state.Excluded, nil)
-			return
-		case s.rec.State != state.Uploading:
-			s.move(state.Uploading, nil)
-		}
-		s.start()
-	})
+	return nil
 }
 
-// unchanged compares a completed file with the CRCs of the parts it was sent in.
-func (u *Uploader) unchanged(r *journal.Record, f found) (bool, error) {
+// recordMatches compares a completed file with the CRCs of the parts it was sent in.
+func (u *Uploader) recordMatches(r *journal.Record, f found) (bool, error) {
 	parts, err := u.journal.Parts(r.Key)
 	if err != nil {
 		return false, err
@@ -149,7 +118,7 @@ func (u *Uploader) unchanged(r *journal.Record, f found) (bool, error) {
 	if end != r.Size {
 		return false, nil
 	}
-	same, err := allEqual(u.ctx, file, parts)
+	same, err := partsMatch(u.ctx, file, parts)
 	if err != nil {
 		return false, fmt.Errorf("backing tree: %s: %w", f.path, err)
 	}
@@ -173,7 +142,7 @@ func (u *Uploader) keep(r *journal.Record, f found, reason string) error {
 	u.log.Warn("interrupted", "path", r.Path, "why", reason)
 	return u.load(r, func(s *session) {
 		if !s.rec.State.CanBecome(state.Interrupted) {
-			s.rec.State = state.Writing // it has been written to, whoever did
+			s.rec.State = state.Writing // it has been written to, by us or behind the mount
 		}
 		s.interrupt(reason)
 	})
@@ -199,8 +168,7 @@ func (u *Uploader) load(r *journal.Record, then func(*session)) error {
 	if r.State == state.Failed && r.Kind == api.Damaged {
 		// Which bytes are missing is forgotten, so only a file that is
 		// written anew from its start is known to be whole.
-		s.poison.add(0, math.MaxInt64)
-		s.lost = s.standing()
+		s.lost.addAll(s.standingError())
 	}
 	s.reuse()
 	s.publish()

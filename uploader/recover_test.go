@@ -271,12 +271,19 @@ func TestAChangedFileWhateverItsState(t *testing.T) {
 		require.EqualValues(t, chunk+1, st.Size)
 	}
 	for _, name := range names {
+		if name == "excluded.log" {
+			require.ErrorContains(t, w.up.Retry(name), "its name is excluded")
+			continue
+		}
 		require.NoError(t, w.up.Retry(name))
 	}
 	w.settle()
 	for _, name := range names {
-		w.uploaded(name)
+		if name != "excluded.log" {
+			w.uploaded(name)
+		}
 	}
+	require.Equal(t, state.Excluded, w.status("excluded.log").State)
 }
 
 func TestAFileThatMovedBehindTheMount(t *testing.T) {

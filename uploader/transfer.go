@@ -2,7 +2,6 @@ package uploader
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -15,7 +14,7 @@ import (
 )
 
 var (
-	errGone     = &api.Error{Kind: api.Removed, Message: "the file was removed before it was uploaded"}
+	errUnlinked = &api.Error{Kind: api.Removed, Message: "the file was removed before it was uploaded"}
 	castagnoli  = crc32.MakeTable(crc32.Castagnoli)
 	cancelGrace = 15 * time.Second // for telling the API that an Upload is given up
 )
@@ -31,18 +30,18 @@ type transfer struct {
 	parts    []*part    // in file order, without gaps, spec.Bytes in all
 	replaced int        // acknowledged parts whose place later ones took: the API has them unlisted
 
-	life     context.Context // ends when the transfer is given up
-	giveUp   context.CancelCauseFunc
-	ctx      context.Context // ends with life, or when the Upload expires
-	cancel   context.CancelCauseFunc
-	expiry   *time.Timer
-	feeding  bool // the feeder is at work
-	inflight int
-	calls    sync.WaitGroup // the feeder, every part under way, and Complete
-	done     bool           // the API has made a File of it
-	trouble  error          // of the last attempt, if it failed and will be repeated
-	again    time.Time      // when
-	err      error          // what ended it
+	life        context.Context // ends when the transfer is given up
+	giveUp      context.CancelCauseFunc
+	ctx         context.Context // ends with life, or when the Upload expires
+	cancel      context.CancelCauseFunc
+	expiry      *time.Timer
+	feeding     bool // the feeder is at work
+	inflight    int
+	calls       sync.WaitGroup // the feeder, every part under way, and Complete
+	done        bool           // the API has made a File of it
+	lastErr     error          // of the last attempt, if it failed and will be repeated
+	nextAttempt time.Time      // when
+	err         error          // what ended it
 }
 
 // part is a chunk of the content and the API's receipt for it.
@@ -51,10 +50,10 @@ type part struct {
 	id      string // "" until acknowledged
 	crc     uint32 // CRC-32C of exactly the bytes sent
 	gen     uint64 // the content's generation when the reading began
-	epoch   uint64 // of a blind session: when the reading began, or when it was compared
+	epoch   uint64 // of the observer: when the reading began, or when it was compared
 	tried   bool   // it went once while the file was being written; the next time is at commit
 	sending bool
-	proven  bool // what id stands for was sent by this process, or compared since
+	matched bool // what id stands for was sent by this process, or compared since
 }
 
 // newTransfer plans an Upload of size bytes in whole chunks, or where parts may
@@ -129,7 +128,7 @@ func (x *transfer) declared(spec api.Spec, up api.Upload, created time.Time) {
 
 // current reports whether the part's receipt stands for what is in the file now.
 func (p *part) current(c *content) bool {
-	return p.id != "" && p.proven && !c.changedAfter(p.off, p.off+p.n, p.gen)
+	return p.id != "" && p.matched && !c.changedAfter(p.off, p.off+p.n, p.gen)
 }
 
 // complete reports whether every part is acknowledged and current, and nothing
@@ -157,7 +156,7 @@ func (s *session) nextPart(x *transfer) *part {
 		if p.sending || p.current(&s.content) {
 			continue
 		}
-		if s.running != nil || s.early(x, p) {
+		if s.commits.running || s.early(x, p) {
 			return p
 		}
 	}
@@ -166,13 +165,8 @@ func (s *session) nextPart(x *transfer) *part {
 
 // early reports whether the part may go before the commit. mu is held.
 func (s *session) early(x *transfer, p *part) bool {
-	for i := p.off / s.u.chunk; i*s.u.chunk < p.off+p.n; i++ {
-		if !s.full[i] || !s.confirmed[i] {
-			return false
-		}
-	}
-	return s.rec.State == state.Writing && !s.gone && len(s.poison) == 0 && s.expected == x.spec.Bytes &&
-		!p.tried && s.content.written.contains(p.off, p.off+p.n)
+	return s.rec.State == state.Writing && !s.unlinked && !s.lost.any() && !p.tried &&
+		s.prediction.allows(p.off, p.off+p.n, x.spec.Bytes) && s.content.written.contains(p.off, p.off+p.n)
 }
 
 // pump lets the feeder run if there is something to send. mu is held.
@@ -181,7 +175,7 @@ func (s *session) pump() {
 	if x == nil || x.err != nil || x.feeding || s.u.ctx.Err() != nil || s.nextPart(x) == nil {
 		return
 	}
-	if err := s.hold(); err != nil {
+	if err := s.openFile(); err != nil {
 		x.end(err)
 		s.cond.Broadcast()
 		return
@@ -214,23 +208,21 @@ func (s *session) feed(x *transfer) {
 			break
 		}
 		p := s.nextPart(x)
-		if p == nil || s.hold() != nil {
+		if p == nil || s.openFile() != nil {
 			s.u.freeSlot()
 			break
 		}
-		p.sending, p.tried, p.gen = true, true, s.content.gen
-		if s.sight != nil {
-			p.epoch = s.sight.epoch
-		}
+		p.sending, p.tried = true, true
+		p.gen, p.epoch = s.content.gen, s.observer.epoch()
 		x.inflight++
-		file := s.file
+		file := s.file.f
 		s.call(x, func() { s.send(x, p, file) })
 	}
 	if err != nil {
 		x.end(err)
 	}
 	x.feeding = false
-	s.unhold()
+	s.closeFile()
 	s.cond.Broadcast()
 }
 
@@ -253,7 +245,7 @@ func (s *session) declare(x *transfer) error {
 	}
 	s.u.freeSlot()
 	if err != nil {
-		return why(x.ctx, err)
+		return causeOf(x.ctx, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -281,7 +273,7 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.unhold()
+	defer s.closeFile()
 	x.inflight--
 	p.sending = false
 	switch {
@@ -295,8 +287,8 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 		if p.id != "" {
 			x.replaced++
 		}
-		p.id, p.crc, p.proven = id, sum.crc, true
-		s.lastAck = time.Now()
+		p.id, p.crc, p.matched = id, sum.crc, true
+		s.commits.lastAck = time.Now()
 		if s.xfer == x {
 			if err := s.u.journal.PutPart(s.key, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: id}); err != nil {
 				s.u.log.Error("not recorded", "path", s.rec.Path, "upload", x.upload.ID, "part", id, "error", err)
@@ -307,7 +299,7 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 		// It may have failed because of the change: the file was shorter
 		// for a moment. What is wrong otherwise, the next time tells.
 	case x.err == nil:
-		x.end(why(x.ctx, err))
+		x.end(causeOf(x.ctx, err))
 	}
 	s.pump()
 	s.cond.Broadcast()
@@ -316,13 +308,13 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 // overtaken reports whether the part may have changed since it began to be read. mu
 // is held.
 func (s *session) overtaken(p *part) bool {
-	s.look()
-	return s.content.changedAfter(p.off, p.off+p.n, p.gen) || s.sight != nil && p.epoch != s.sight.epoch
+	s.observer.poll()
+	return s.content.changedAfter(p.off, p.off+p.n, p.gen) || p.epoch != s.observer.epoch()
 }
 
 // why prefers the reason for which ctx was ended to what that looked like from
 // inside a call.
-func why(ctx context.Context, err error) error {
+func causeOf(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -335,7 +327,7 @@ func (s *session) noted(ctx context.Context, x *transfer) context.Context {
 	return api.WithRetryNote(ctx, func(err error, next time.Time) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		x.trouble, x.again = err, next
+		x.lastErr, x.nextAttempt = err, next
 		s.showTrouble(x)
 	})
 }
@@ -343,42 +335,41 @@ func (s *session) noted(ctx context.Context, x *transfer) context.Context {
 // showTrouble makes the state say whether the transfer's last attempt met an
 // outage; one that was met before the close shows from the close on. mu is held.
 func (s *session) showTrouble(x *transfer) {
-	if s.xfer != x || s.running == nil {
+	if s.xfer != x || !s.commits.running {
 		return
 	}
-	s.next = x.again
+	s.commits.nextAttempt = x.nextAttempt
 	switch {
-	case x.trouble != nil && s.rec.State.Committing():
+	case x.lastErr != nil && s.rec.State.Committing():
 		if s.rec.State == state.Uploading {
-			s.u.log.Warn("retrying", "path", s.rec.Path, "upload", x.upload.ID, "error", x.trouble, "next", x.again)
+			s.u.log.Warn("retrying", "path", s.rec.Path, "upload", x.upload.ID, "error", x.lastErr, "next", x.nextAttempt)
 		}
-		s.move(state.Retrying, x.trouble)
-	case x.trouble == nil && s.rec.State == state.Retrying:
+		s.move(state.Retrying, x.lastErr)
+	case x.lastErr == nil && s.rec.State == state.Retrying:
 		s.move(state.Uploading, nil)
 	}
 }
 
-// prove compares what the API has acknowledged with what is in the file now, for
-// every part that was sent before this process knew the file: by its CRC-32C.
-func (s *session) prove(x *transfer, file io.ReaderAt) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// matchResumed compares what the API has acknowledged with what is in the file now,
+// for every part that was sent before this process knew the file. mu is held, but
+// not while it reads.
+func (s *session) matchResumed(x *transfer, file io.ReaderAt) error {
 	for _, p := range x.parts {
-		if p.id == "" || p.proven {
+		if p.id == "" || p.matched {
 			continue
 		}
 		if x.err != nil {
 			return x.err
 		}
 		gen, crc := s.content.gen, p.crc
-		s.mu.Unlock()
-		same, err := equals(x.life, file, p.off, p.n, crc)
-		s.mu.Lock()
+		var same bool
+		var err error
+		s.unlocked(func() { same, err = rangeMatches(x.life, file, p.off, p.n, crc) })
 		switch {
 		case err != nil:
 			return err
 		case same:
-			p.proven, p.gen = true, gen
+			p.matched, p.gen = true, gen
 		default:
 			p.id = ""
 			x.replaced++
@@ -446,8 +437,3 @@ func (l *line) rate() float64 {
 	defer l.mu.Unlock()
 	return l.each
 }
-
-// errDoubt says that the file may have changed in a way that only reading it shows.
-var errDoubt = errors.New("the file was touched while it was being committed")
-
-var errSuperseded = errors.New("the content changed while it was being committed")

@@ -95,7 +95,7 @@ type Uploader struct {
 	turns    turns
 	line     line
 
-	mu       sync.Mutex // guards what follows, and pinned of each session
+	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
 	putting  map[backing.Key]bool // files that a Put has open
 	changed  chan struct{}        // closed and replaced when a session leaves the table or settles
@@ -161,9 +161,7 @@ func (u *Uploader) Close() error {
 		// Whoever starts a goroutine does it under mu, after a look at ctx:
 		// past this loop nobody does.
 		s.mu.Lock()
-		if s.held != nil {
-			s.held.Stop()
-		}
+		s.stopDeferring()
 		if s.xfer != nil {
 			s.xfer.end(context.Cause(u.ctx))
 		}
@@ -190,7 +188,7 @@ func (u *Uploader) freeSlot() {
 
 // pin finds the session of a file, or makes it from what the journal knows, and
 // keeps it in the table until unpin.
-func (u *Uploader) pin(key backing.Key, path string) (*session, error) {
+func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.sessions[key]
@@ -208,26 +206,26 @@ func (u *Uploader) pin(key backing.Key, path string) (*session, error) {
 		s.status.Store(statusOf(&s.rec, nil, time.Time{}))
 		u.sessions[key] = s
 	}
-	s.pinned++
+	s.refs++
 	return s, nil
 }
 
 // repin keeps a session that is in the table there until unpin.
-func (u *Uploader) repin(s *session) {
+func (u *Uploader) ref(s *session) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s.pinned++
+	s.refs++
 }
 
 // unpin ends a pin. A session without work leaves the table: the journal has it.
-func (u *Uploader) unpin(s *session) {
+func (u *Uploader) unref(s *session) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	s.pinned--
+	s.refs--
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// It may have left already, and another have come for the same file.
-	if s.pinned == 0 && s.idle() && u.sessions[s.key] == s {
+	if s.refs == 0 && s.idle() && u.sessions[s.key] == s {
 		delete(u.sessions, s.key)
 	}
 	close(u.changed)
@@ -236,14 +234,14 @@ func (u *Uploader) unpin(s *session) {
 
 // idle reports whether the session has neither a writer nor work. mu is held.
 func (s *session) idle() bool {
-	if s.writers > 0 || s.refs > 0 || s.running != nil {
+	if s.writers > 0 || s.file.isOpen() || s.commits.running {
 		return false
 	}
 	switch s.rec.State {
 	case state.Completed, state.Empty, state.Excluded:
 		return true
 	}
-	return s.gone || s.put != nil
+	return s.unlinked || s.put != nil
 }
 
 // Status is what is known of the file with this key, whose name is path now. It
@@ -254,7 +252,7 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 	u.mu.Unlock()
 	if s != nil {
 		if s.mu.TryLock() { // else somebody is about to publish
-			s.look()
+			s.observer.poll()
 			s.mu.Unlock()
 		}
 		return s.status.Load()
@@ -306,44 +304,30 @@ func (u *Uploader) Retry(path string) error {
 		return api.LocalError("retry", err)
 	}
 	key := info.Key
-	s, err := u.pin(key, path)
+	s, err := u.refKey(key, path)
 	if err != nil {
 		return err
 	}
-	defer u.unpin(s)
+	defer u.unref(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if u.ctx.Err() != nil {
 		return context.Cause(u.ctx)
 	}
-	switch s.rec.State {
-	case state.Failed, state.Interrupted:
-		if s.rec.Kind == api.Damaged {
-			return fmt.Errorf("retry: %s", s.rec.Err)
+	if s.writers == 0 && !s.commits.running {
+		// It may have changed while it was not mounted.
+		if info, err = u.tree.Stat(path); err != nil || info.Key != key {
+			return api.LocalError("retry", errors.Join(err, fs.ErrNotExist))
 		}
-		if s.writers == 0 && s.running == nil {
-			// It may have changed while it was not mounted.
-			if info, err = u.tree.Stat(path); err != nil || info.Key != key {
-				return api.LocalError("retry", errors.Join(err, fs.ErrNotExist))
-			}
-			s.content.size = info.Size
-		}
-		if s.content.size == 0 {
-			s.settle(state.Empty, nil)
-			return nil
-		}
-		s.asked, s.insisted = s.content.gen, true
-		s.move(state.Uploading, nil)
-		s.start()
-		return nil
-	case state.Held:
-		s.asked = s.content.gen
-		s.release()
-		return nil
-	case state.Uploading, state.Retrying:
-		return nil // that is what it is doing
+		s.content.size = info.Size
 	}
-	return fmt.Errorf("retry: the file is %s: there is nothing to try again", s.rec.State)
+	d := s.decide(eventRetried)
+	s.commits.forced = d.to == state.Uploading
+	s.carryOut(d)
+	if d.err != nil {
+		return fmt.Errorf("retry: %w", d.err)
+	}
+	return nil
 }
 
 // Renamed tells that a file, or a directory with all below it, has another name.
@@ -389,7 +373,7 @@ func (u *Uploader) recordMove(from, to string) {
 // unless that was one for unfinished files and the new one is not: then this is
 // how its writer gives it its final name (git does).
 func (u *Uploader) Linked(key backing.Key, path string) {
-	if was := u.Status(key, path).Path; was == path || u.names.held(was) && !u.names.held(path) {
+	if was := u.Status(key, path).Path; was == path || u.names.classOf(was) == nameHeld && u.names.classOf(path) != nameHeld {
 		u.named(key, path)
 	}
 }
@@ -402,17 +386,17 @@ func (u *Uploader) named(key backing.Key, path string) {
 	if r, err := u.journal.Get(key); !busy && err == nil && r == nil {
 		return // never written to
 	}
-	s, err := u.pin(key, path)
+	s, err := u.refKey(key, path)
 	if err != nil {
 		u.log.Error("new name not recorded", "path", path, "error", err)
 		return
 	}
-	defer u.unpin(s)
+	defer u.unref(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rec.Path = path
-	if s.gone {
-		s.born()
+	if s.unlinked {
+		s.linked()
 	}
 	s.save()
 	s.publish()
@@ -445,8 +429,8 @@ func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) er
 	u.mu.Lock()
 	s := u.sessions[key]
 	if s != nil {
-		s.pinned++
-		defer u.unpin(s)
+		s.refs++
+		defer u.unref(s)
 	}
 	u.mu.Unlock()
 	if s == nil {
@@ -461,16 +445,13 @@ func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) er
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.look() // what was written before must not hide behind the new time
+	s.observer.poll() // what was written before must not hide behind the new time
 	mtime, err := do()
 	if err != nil {
 		return err
 	}
 	s.rec.Mtime = mtime
-	if s.sight != nil {
-		s.sight.seen.Mtime = mtime
-		s.sight.epoch++
-	}
+	s.observer.setMtime(mtime)
 	if s.rec.State == state.Completed {
 		s.save()
 	}
@@ -496,19 +477,17 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 	u.mu.Lock()
 	s := u.sessions[key]
 	if s != nil {
-		s.pinned++
+		s.refs++
 	}
 	u.mu.Unlock()
 	if s != nil {
-		defer u.unpin(s)
+		defer u.unref(s)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.gone = true
-		if s.held != nil {
-			s.held.Stop()
-		}
-		s.dropTransfer(errGone)
-		s.answer(^uint64(0), errGone)
+		s.unlinked = true
+		s.stopDeferring()
+		s.dropTransfer(errUnlinked)
+		s.answer(^uint64(0), errUnlinked)
 	}
 	if err := u.journal.Delete(key); err != nil {
 		u.log.Error("not forgotten", "path", path, "error", err)
@@ -525,11 +504,9 @@ func (u *Uploader) Drain(ctx context.Context) []string {
 		var left []string
 		for _, s := range u.sessions {
 			s.mu.Lock()
-			s.look()
-			if s.writers == 0 {
-				s.release()
-			}
-			if !s.gone && (s.running != nil || s.rec.State.Pending()) {
+			s.observer.poll()
+			s.sendDeferred()
+			if !s.unlinked && (s.commits.running || s.rec.State.Pending()) {
 				left = append(left, s.rec.Path)
 			}
 			s.mu.Unlock()

@@ -16,9 +16,9 @@ import (
 // mount tells through it what happens to the content, and what a close means.
 // All methods may be called concurrently, but none after Close.
 type Writer struct {
-	s     *session
-	wrote atomic.Bool // this open has changed the content
-	since uint64      // of a blind session: the generation at this open
+	s        *session
+	wrote    atomic.Bool // this open has changed the content
+	openedAt uint64      // the generation at this open
 }
 
 // OpenWriter registers an open of the regular file with this key, whose name is
@@ -29,19 +29,19 @@ func (u *Uploader) OpenWriter(key backing.Key, path string, file *os.File) (*Wri
 	return u.openWriter(key, path, file, false)
 }
 
-// OpenBlindWriter is OpenWriter for an open whose writes the kernel makes by
-// itself (passthrough). file must be open for reading only: while the daemon
-// itself could write, nobody could tell whether somebody else can.
-func (u *Uploader) OpenBlindWriter(key backing.Key, path string, file *os.File) (*Writer, error) {
+// OpenPolledWriter is OpenWriter for an open whose writes the kernel makes by
+// itself (passthrough). file must be open for reading only: a descriptor of the
+// daemon's that could write would hide whether another one can.
+func (u *Uploader) OpenPolledWriter(key backing.Key, path string, file *os.File) (*Writer, error) {
 	return u.openWriter(key, path, file, true)
 }
 
-func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, blind bool) (*Writer, error) {
-	s, err := u.pin(key, path)
+func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, poll bool) (*Writer, error) {
+	s, err := u.refKey(key, path)
 	if err != nil {
 		return nil, err
 	}
-	defer u.unpin(s)
+	defer u.unref(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	info, err := backing.StatFd(int(file.Fd()))
@@ -49,35 +49,57 @@ func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, blind
 		return nil, api.LocalError("stat", err)
 	}
 	if info.Nlink == 0 {
-		s.gone = true // open through /proc: it will never have a name
+		s.unlinked = true // open through /proc: it will never have a name
 	}
-	if err := s.adopt(file); err != nil {
+	if err := s.adoptFile(file); err != nil {
 		return nil, err
 	}
 	if s.writers == 0 {
-		if s.running == nil && s.sight == nil {
-			s.content.size = info.Size
-		}
-		if !s.rec.Open && !s.gone {
-			s.rec.Open = true
-			if err := u.journal.Put(&s.rec); err != nil {
-				s.rec.Open = false
-				s.unhold()
-				return nil, err
-			}
-		}
-		if s.held != nil {
-			s.held.Stop()
+		if err := s.firstWriter(info); err != nil {
+			s.closeFile()
+			return nil, err
 		}
 	}
-	if blind {
-		if s.sight, err = s.sight.open(s); err != nil {
-			s.unhold()
+	if poll {
+		if err := s.pollFrom(); err != nil {
+			s.closeFile()
 			return nil, err
 		}
 	}
 	s.writers++
-	return &Writer{s: s, since: s.content.gen}, nil
+	return &Writer{s: s, openedAt: s.content.gen}, nil
+}
+
+// firstWriter prepares the session for an open while it has no other. mu is held.
+func (s *session) firstWriter(info backing.Info) error {
+	if _, polls := s.observer.(*polled); !polls && !s.commits.running {
+		s.content.size = info.Size
+	}
+	if !s.rec.Open && !s.unlinked {
+		s.rec.Open = true
+		if err := s.u.journal.Put(&s.rec); err != nil {
+			s.rec.Open = false
+			return err
+		}
+	}
+	s.stopDeferring()
+	return nil
+}
+
+// pollFrom lets the session observe its file by polling from now on. mu is held.
+func (s *session) pollFrom() error {
+	v, polls := s.observer.(*polled)
+	if !polls {
+		var err error
+		if v, err = newPolled(s); err != nil {
+			return err
+		}
+		s.observer = v
+	}
+	if s.writers == 0 {
+		v.startPolling()
+	}
+	return nil
 }
 
 // Change surrounds a change of [off, off+n) other than a write of data that a
@@ -88,51 +110,53 @@ func (w *Writer) Change(off, n int64, do func() (int64, error)) (int64, error) {
 	return w.change(off, n, do, nil)
 }
 
-// Write is Change for a WRITE of the kernel's. In write-back the program was
-// told long ago that it had succeeded, so a failure poisons the content: it is
-// not sent, and every close and fsync says why, until the range is written again
-// or truncated away.
+// Write is Change for a WRITE of the kernel's. In write-back the program was told
+// long ago that it had succeeded. After a failure the content is not sent, and
+// every close and fsync says why, until the range is written again or truncated
+// away.
 func (w *Writer) Write(off, n int64, do func() (int64, error)) (int64, error) {
 	return w.change(off, n, do, func(done int64, err error) {
-		s := w.s
-		s.poison.add(off+done, off+n)
-		s.lost = &api.Error{Op: "write", Kind: api.Damaged, Err: err, Message: fmt.Sprintf(
-			"%v: bytes %d to %d are missing; write them again, or write the file anew", err, off+done, off+n)}
-		if !s.gone && s.u.ctx.Err() == nil {
-			s.move(state.Failed, s.lost)
-		}
-		s.answer(s.content.gen, s.lost)
+		w.s.lose(off+done, off+n, err)
 	})
+}
+
+// lose records that [off, end) is missing after a failed write. mu is held.
+func (s *session) lose(off, end int64, err error) {
+	s.lost.add(off, end, &api.Error{Op: "write", Kind: api.Damaged, Err: err, Message: fmt.Sprintf(
+		"%v: bytes %d to %d are missing; write them again, or write the file anew", err, off, end)})
+	if !s.unlinked && s.u.ctx.Err() == nil {
+		s.move(state.Failed, s.lost.err)
+	}
+	s.answer(s.content.gen, s.lost.err)
 }
 
 func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done int64, err error)) (int64, error) {
 	s := w.s
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.change(); err != nil {
 		if failed != nil {
 			s.changed()
 			s.content.touch(off, off+n)
 			failed(0, err)
 		}
-		s.mu.Unlock()
 		return 0, err
 	}
 	w.begin(off, off+n)
-	s.mu.Unlock()
 
-	done, err := do()
+	var done int64
+	var err error
+	s.unlocked(func() { done, err = do() })
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.changedByUs()
+	defer s.observer.ownChange()
 	w.end()
 	if done > 0 {
 		s.content.wrote(off, off+done)
-		s.heal(off, off+done)
+		s.clearLost(off, off+done)
 		s.noteWritten(off, off+done)
 	}
 	if err != nil {
-		s.content.touch(off+done, off+n) // nobody knows how far it got
+		s.content.touch(off+done, off+n) // it may have got further than it says
 		if failed != nil {
 			failed(done, err)
 		}
@@ -161,80 +185,58 @@ func (w *Writer) end() {
 func (w *Writer) Resize(size int64, do func() error) error {
 	s := w.s
 	s.mu.Lock()
-	s.look()
-	if size == s.content.size && len(s.poison) == 0 {
-		s.mu.Unlock()
-		return do() // O_TRUNC of an empty file, the kernel's own size again: no change
+	defer s.mu.Unlock()
+	s.observer.poll()
+	if size == s.content.size && !s.lost.any() {
+		// O_TRUNC of an empty file, the kernel's own size again: no change.
+		var err error
+		s.unlocked(func() { err = do() })
+		return err
 	}
 	if err := s.change(); err != nil {
-		s.mu.Unlock()
 		return err
 	}
 	before := s.content.size
 	w.begin(min(size, before), max(size, before))
-	s.mu.Unlock()
 
-	err := do()
+	var err error
+	s.unlocked(func() { err = do() })
 
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	defer s.changedByUs()
+	defer s.observer.ownChange()
 	w.end()
 	if err != nil {
 		s.content.touch(min(size, before), max(size, before))
 		return err
 	}
 	if size < s.content.size {
-		clear(s.full)
-		clear(s.confirmed)
-		s.expected, s.guessed = 0, false
-		s.cycle++ // what is being asked about the size is about another content
+		s.prediction.reset()
+		s.content.revision++ // what is being asked about the size is about another content
 	}
 	s.content.resize(size)
-	s.heal(size, math.MaxInt64)
+	s.clearLost(size, math.MaxInt64)
 	return nil
 }
 
-// heal takes a range that has been written or truncated away out of what failed
-// writes have left missing. mu is held.
-func (s *session) heal(off, end int64) {
-	if len(s.poison) == 0 {
-		return
-	}
-	if s.poison.remove(off, end); len(s.poison) > 0 {
-		return
-	}
-	s.lost = nil
-	if s.rec.State == state.Failed {
-		s.move(state.Writing, nil)
-	}
-}
-
-// Expect gives the session somebody to ask how large the file will be. The last
-// one given counts; nil changes nothing.
-func (w *Writer) Expect(oracle SizeOracle) {
-	if oracle == nil {
+// SetPredictor gives the session the predictor of the size that the file will
+// have. The last one given counts; nil changes nothing.
+func (w *Writer) SetPredictor(p SizePredictor) {
+	if p == nil {
 		return
 	}
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	w.s.oracle = oracle
+	w.s.prediction.predictor = p
 }
 
 // Dirty reports whether a close of this handle has anything to wait for: content
-// that no close has spoken of, or that one has and whose commit, with what this
-// handle wrote, is still under way.
+// of which no close has spoken, or content with what this handle wrote whose
+// commit is still under way.
 func (w *Writer) Dirty() bool {
-	w.s.settleDoubt()
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	return !w.s.gone && (w.s.content.gen != w.s.asked || w.mayHaveWritten() && w.s.running != nil)
-}
-
-// mayHaveWritten reports whether this open has changed the content. Of a blind one
-// nobody can say which of several that are open has. mu is held.
-func (w *Writer) mayHaveWritten() bool {
-	return w.wrote.Load() || w.s.sight != nil && w.s.content.gen != w.since
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observer.recheckCompleted()
+	return !s.unlinked && (s.uncommitted() || s.observer.mayHaveWritten(w) && s.commits.running)
 }
 
 // Mappable says that a mapping made through this open may change the file: it is
@@ -243,133 +245,100 @@ func (w *Writer) mayHaveWritten() bool {
 func (w *Writer) Mappable() {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	if w.s.sight != nil {
-		w.s.sight.mappable = true
-	}
+	w.s.observer.mayMap()
 }
 
 // Err is the error that stands for the content as it is now, nil if there is none.
 func (w *Writer) Err() error {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	return w.s.standing()
+	return w.s.standingError()
 }
 
-// Lost is the error of a failed write that nothing has made good, for fsync.
+// Lost is the error of a failed write whose bytes are still missing, for fsync.
 func (w *Writer) Lost() error {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	return w.s.lost
+	return w.s.lost.err
 }
 
 // SendFull sends what is surely finished, without committing: this close is not
 // the content's last. Where another close waits already, it may be this one that
 // it waits for, and the content is committed as it is.
 func (w *Writer) SendFull() {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	if len(w.s.waiters) > 0 || w.s.u.ctx.Err() != nil {
-		w.s.ask()
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.commits.waiters) > 0 || s.u.ctx.Err() != nil {
+		s.requestCommit()
 		return
 	}
-	w.s.digestAhead()
-	w.s.pump()
+	s.hashAhead()
+	s.pump()
 }
 
 // Interrupt marks the content as half-written: its writer was killed. It stays
-// and is named, and is not sent until somebody says so.
+// and is named, and is not sent until the user says so.
 func (w *Writer) Interrupt(reason string) {
-	w.s.mu.Lock()
-	defer w.s.mu.Unlock()
-	w.s.look()
-	if w.s.gone || w.s.content.gen == w.s.asked || len(w.s.poison) > 0 {
-		return
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observer.poll()
+	if !s.unlinked && s.uncommitted() && !s.lost.any() {
+		s.interrupt(reason)
 	}
-	w.s.interrupt(reason)
-}
-
-// interrupt is Interrupt for whoever holds mu.
-func (s *session) interrupt(reason string) {
-	s.asked = s.content.gen
-	s.rec.Size = s.content.size
-	cause := &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
-	s.move(state.Interrupted, cause)
-	s.answer(s.content.gen, cause)
 }
 
 // CommitLater asks for the content to be committed and does not wait.
 func (w *Writer) CommitLater() {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()
-	w.s.ask()
+	w.s.requestCommit()
 }
 
 // Commit asks for the content to be committed and waits until the File exists,
-// or never will. The error's [Kind] says why. ctx bounds the waiting and never
+// or never will. The error's [api.Kind] says why. ctx bounds the waiting and never
 // the upload: when it ends, so does Commit, with its cause. Without one
 // acknowledged byte for Options.CloseTimeout it is context.DeadlineExceeded.
 func (w *Writer) Commit(ctx context.Context) error {
 	s := w.s
 	s.mu.Lock()
-	gen, settled, err := s.ask()
-	if settled {
+	gen, answered, err := s.requestCommit()
+	if answered {
 		s.mu.Unlock()
 		return err
 	}
-	wait := &waiter{gen: gen, done: make(chan error, 1)}
-	s.waiters[wait] = true
+	wait := s.commits.newWaiter(gen)
 	s.mu.Unlock()
 	return s.wait(ctx, wait, s.u.opts.CloseTimeout)
 }
 
 // Close ends the open: no call of the kernel's can change the content through it
-// any more. Content that no close has spoken of (a mapping that outlived its
+// any more. Content of which no close has spoken (a mapping that outlived its
 // descriptor) is committed in the background.
 func (w *Writer) Close() {
 	s, u := w.s, w.s.u
-	u.repin(s)
-	defer u.unpin(s)
+	u.ref(s)
+	defer u.unref(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	defer s.unhold()
+	defer s.closeFile()
 	s.writers--
 	if s.writers > 0 {
 		// A handle stays open while its close waits. When no others are
 		// left, no later close will speak of what has changed since.
-		if s.unspoken() && s.writers <= len(s.waiters) {
-			s.ask()
+		if s.uncommitted() && !s.lost.any() && s.writers <= len(s.commits.waiters) {
+			s.requestCommit()
 		}
 		return
 	}
-	s.rec.Open, s.oracle = false, nil
+	s.rec.Open, s.prediction.predictor = false, nil
 	switch {
-	case s.gone:
-		s.dropTransfer(errGone)
+	case s.unlinked:
+		s.dropTransfer(errUnlinked)
 	case s.u.ctx.Err() != nil:
 		// The journal is closed; to the next daemon it was open to the end.
-	case s.sight != nil:
-		s.save()
-		s.outlive()
 	default:
-		s.released()
-	}
-}
-
-// unspoken reports whether there is content that no close has spoken of, and that
-// can be sent. mu is held.
-func (s *session) unspoken() bool { return s.content.gen != s.asked && len(s.poison) == 0 }
-
-// released does what the last release of a file asks for, once nothing can change
-// its content any more. mu is held.
-func (s *session) released() {
-	switch {
-	case s.unspoken():
-		s.ask() // saves
-	case s.rec.State == state.Held:
-		s.armHold()
-		s.save()
-	default:
-		s.renamed() // it may have got another name while it was open
-		s.save()
+		s.observer.writersGone()
 	}
 }

@@ -26,7 +26,7 @@ func (w *world) openBlind(rel string) (*file, *os.File) {
 	require.NoError(w.t, err)
 	info, err := backing.StatFd(int(f.Fd()))
 	require.NoError(w.t, err)
-	writer, err := w.up.OpenBlindWriter(info.Key, rel, f)
+	writer, err := w.up.OpenPolledWriter(info.Key, rel, f)
 	require.NoError(w.t, err)
 	h := &file{writer, w, f, rel, info.Key}
 	w.open[h] = true

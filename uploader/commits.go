@@ -1,0 +1,83 @@
+package uploader
+
+import (
+	"context"
+	"time"
+)
+
+// commits is what the closes of a file have asked for, and which of them wait.
+// The session's mutex guards it.
+type commits struct {
+	running   bool   // a commit is under way or queued; there is one at a time
+	requested uint64 // the generation that the last close spoke of
+	forced    bool   // the user has asked: where an outcome cannot be known, send again
+	waiters   map[*waiter]bool
+
+	lastAck     time.Time // when the API last acknowledged bytes of this file
+	nextAttempt time.Time // while retrying
+}
+
+// waiter is a close that waits until its generation is committed, or never will be.
+type waiter struct {
+	gen  uint64
+	done chan error // buffered; receives once
+}
+
+// newWaiter adds a close that waits for gen.
+func (c *commits) newWaiter(gen uint64) *waiter {
+	w := &waiter{gen: gen, done: make(chan error, 1)}
+	c.waiters[w] = true
+	return w
+}
+
+// answer tells every close that waits for gen or an earlier generation.
+func (c *commits) answer(gen uint64, err error) {
+	for w := range c.waiters {
+		if w.gen <= gen {
+			w.done <- err
+			delete(c.waiters, w)
+		}
+	}
+}
+
+// answer tells every close that waits for gen or an earlier generation, and wakes
+// the commit. mu is held.
+func (s *session) answer(gen uint64, err error) {
+	s.commits.answer(gen, err)
+	s.cond.Broadcast()
+}
+
+// wait waits for the answer to w. ctx bounds the waiting and not the upload, as
+// does timeout: so long without one acknowledged byte, or for ever if 0.
+func (s *session) wait(ctx context.Context, w *waiter, timeout time.Duration) error {
+	defer func() {
+		s.mu.Lock()
+		delete(s.commits.waiters, w)
+		s.mu.Unlock()
+	}()
+	var expired <-chan time.Time
+	started := time.Now()
+	if timeout > 0 {
+		t := time.NewTicker(max(timeout/20, time.Millisecond))
+		defer t.Stop()
+		expired = t.C
+	}
+	for {
+		select {
+		case err := <-w.done:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case now := <-expired:
+			s.mu.Lock()
+			since := s.commits.lastAck
+			s.mu.Unlock()
+			if since.Before(started) {
+				since = started
+			}
+			if now.Sub(since) >= timeout {
+				return context.DeadlineExceeded
+			}
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package uploader
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/state"
+)
+
+func TestDecisions(t *testing.T) {
+	const stay = state.State("")
+	for name, c := range map[string]struct {
+		f    facts
+		want state.State
+	}{
+		"close: content":                  {facts{event: eventClosed, state: state.Writing, size: 1}, state.Uploading},
+		"close: no content":               {facts{event: eventClosed, state: state.Writing, name: nameExcluded}, state.Empty},
+		"close: held name":                {facts{event: eventClosed, state: state.Writing, name: nameHeld, size: 1}, state.Held},
+		"close: excluded name":            {facts{event: eventClosed, state: state.Writing, name: nameExcluded, size: 1}, state.Excluded},
+		"close: too large":                {facts{event: eventClosed, state: state.Writing, size: api.MaxUpload + 1}, state.Failed},
+		"close: too large, but excluded":  {facts{event: eventClosed, state: state.Writing, name: nameExcluded, size: api.MaxUpload + 1}, state.Excluded},
+		"close: the largest":              {facts{event: eventClosed, state: state.Writing, size: api.MaxUpload}, state.Uploading},
+		"close: full disk":                {facts{event: eventClosed, state: state.Writing, size: 1, diskFull: true}, state.Interrupted},
+		"close: full disk and no content": {facts{event: eventClosed, state: state.Writing, diskFull: true}, state.Empty},
+
+		"rename: held to final":        {facts{event: eventRenamed, state: state.Held, size: 1}, state.Uploading},
+		"rename: held to held":         {facts{event: eventRenamed, state: state.Held, name: nameHeld, size: 1}, stay},
+		"rename: held to excluded":     {facts{event: eventRenamed, state: state.Held, name: nameExcluded, size: 1}, state.Excluded},
+		"rename: held, still written":  {facts{event: eventRenamed, state: state.Held, size: 1, writers: 1}, stay},
+		"rename: excluded to final":    {facts{event: eventRenamed, state: state.Excluded, size: 1}, state.Uploading},
+		"rename: excluded to held":     {facts{event: eventRenamed, state: state.Excluded, name: nameHeld, size: 1}, state.Held},
+		"rename: excluded, too large":  {facts{event: eventRenamed, state: state.Excluded, size: api.MaxUpload + 1}, state.Failed},
+		"rename: completed":            {facts{event: eventRenamed, state: state.Completed, name: nameExcluded, size: 1}, stay},
+		"rename: uploading":            {facts{event: eventRenamed, state: state.Uploading, name: nameExcluded, size: 1}, stay},
+		"due: held":                    {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
+		"due: written again":           {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1, writers: 1}, stay},
+		"due: sent meanwhile":          {facts{event: eventDue, state: state.Uploading, size: 1}, stay},
+		"retry: held":                  {facts{event: eventRetried, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
+		"retry: failed":                {facts{event: eventRetried, state: state.Failed, size: 1}, state.Uploading},
+		"retry: failed, held name":     {facts{event: eventRetried, state: state.Failed, name: nameHeld, size: 1}, state.Uploading},
+		"retry: failed, excluded name": {facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}, state.Excluded},
+		"retry: bytes are missing":     {facts{event: eventRetried, state: state.Failed, size: 1, lost: true}, stay},
+		"retry: still too large":       {facts{event: eventRetried, state: state.Failed, size: api.MaxUpload + 1}, state.Failed},
+		"retry: interrupted":           {facts{event: eventRetried, state: state.Interrupted, size: 1}, state.Uploading},
+		"retry: interrupted, empty":    {facts{event: eventRetried, state: state.Interrupted}, state.Empty},
+		"retry: interrupted, excluded": {facts{event: eventRetried, state: state.Interrupted, name: nameExcluded, size: 1}, state.Excluded},
+		"retry: uploading":             {facts{event: eventRetried, state: state.Uploading, size: 1}, stay},
+		"retry: retrying":              {facts{event: eventRetried, state: state.Retrying, size: 1}, stay},
+		"retry: completed":             {facts{event: eventRetried, state: state.Completed, size: 1}, stay},
+		"retry: excluded":              {facts{event: eventRetried, state: state.Excluded, size: 1}, stay},
+
+		"mount: writing":                     {facts{event: eventMounted, state: state.Writing, size: 1}, state.Interrupted},
+		"mount: writing, empty":              {facts{event: eventMounted, state: state.Writing}, state.Interrupted},
+		"mount: empty":                       {facts{event: eventMounted, state: state.Empty}, stay},
+		"mount: empty, written since":        {facts{event: eventMounted, state: state.Empty, size: 1, changed: true}, state.Interrupted},
+		"mount: empty, was open":             {facts{event: eventMounted, state: state.Empty, wasOpen: true}, state.Interrupted},
+		"mount: completed":                   {facts{event: eventMounted, state: state.Completed, size: 1}, stay},
+		"mount: completed, was open":         {facts{event: eventMounted, state: state.Completed, size: 1, wasOpen: true}, stay},
+		"mount: completed, changed":          {facts{event: eventMounted, state: state.Completed, size: 1, changed: true}, state.Interrupted},
+		"mount: completed, excluded now":     {facts{event: eventMounted, state: state.Completed, name: nameExcluded, size: 1}, stay},
+		"mount: excluded":                    {facts{event: eventMounted, state: state.Excluded, name: nameExcluded, size: 1}, stay},
+		"mount: excluded no more":            {facts{event: eventMounted, state: state.Excluded, size: 1}, state.Uploading},
+		"mount: excluded, changed":           {facts{event: eventMounted, state: state.Excluded, name: nameExcluded, size: 1, changed: true}, state.Interrupted},
+		"mount: interrupted":                 {facts{event: eventMounted, state: state.Interrupted, size: 1, changed: true}, stay},
+		"mount: failed":                      {facts{event: eventMounted, state: state.Failed, size: 1}, state.Uploading},
+		"mount: failed, changed":             {facts{event: eventMounted, state: state.Failed, size: 1, changed: true}, state.Interrupted},
+		"mount: failed, bytes are missing":   {facts{event: eventMounted, state: state.Failed, size: 1, changed: true, lost: true}, stay},
+		"mount: failed, excluded now":        {facts{event: eventMounted, state: state.Failed, name: nameExcluded, size: 1}, state.Excluded},
+		"mount: held":                        {facts{event: eventMounted, state: state.Held, name: nameHeld, size: 1}, state.Held},
+		"mount: held no more":                {facts{event: eventMounted, state: state.Held, size: 1}, state.Uploading},
+		"mount: uploading":                   {facts{event: eventMounted, state: state.Uploading, size: 1}, state.Uploading},
+		"mount: uploading, held name":        {facts{event: eventMounted, state: state.Uploading, name: nameHeld, size: 1}, state.Uploading},
+		"mount: uploading, changed":          {facts{event: eventMounted, state: state.Uploading, size: 1, changed: true}, state.Interrupted},
+		"mount: retrying, excluded now":      {facts{event: eventMounted, state: state.Retrying, name: nameExcluded, size: 1}, state.Excluded},
+		"mount: excluded, but may be a File": {facts{event: eventMounted, state: state.Uploading, name: nameExcluded, size: 1, completing: true}, state.Uploading},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := decide(c.f)
+			require.Equal(t, c.want, d.to)
+			if d.to != stay && d.to != c.f.state {
+				require.True(t, c.f.state.CanBecome(d.to) || d.to == state.Interrupted, "%s to %s is legal", c.f.state, d.to)
+			}
+			require.Equal(t, d.to == state.Interrupted, d.reason != "", "only an interrupted file has a reason")
+		})
+	}
+}
+
+func TestWhatTheCallerHearsOfADecision(t *testing.T) {
+	full := decide(facts{event: eventClosed, state: state.Writing, size: 1, diskFull: true})
+	require.ErrorIs(t, full.err, unix.ENOSPC)
+	large := decide(facts{event: eventClosed, state: state.Writing, size: api.MaxUpload + 1})
+	require.Equal(t, api.TooLarge, api.KindOf(large.err))
+	require.ErrorContains(t, decide(facts{event: eventRetried, state: state.Completed}).err, "the file is completed")
+	require.ErrorContains(t, decide(facts{event: eventRetried, state: state.Failed, lost: true}).err, "write the file anew")
+	require.ErrorContains(t, decide(facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}).err, "excluded")
+	require.NoError(t, decide(facts{event: eventRetried, state: state.Uploading}).err, "that is what it is doing")
+}

@@ -1,0 +1,86 @@
+package uploader
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/backing"
+)
+
+// observer is how a session learns that its file has changed. In write-back each
+// change comes through a [Writer], which counts it (told). In passthrough the
+// kernel writes by itself, and the session has to find out (polled).
+//
+// The session's mutex is held in every method; those that read the file drop it
+// while they do.
+type observer interface {
+	// poll finds out whether the content has changed since the last look.
+	poll()
+	// ownChange follows a change that the daemon has made and counted itself.
+	ownChange()
+	// epoch counts the moments from which on the content may have changed unseen.
+	epoch() uint64
+	// startRevision begins another content, of which size bytes are the old one's.
+	startRevision(size int64)
+	// mayHaveWritten reports whether the open behind w may have changed the content.
+	mayHaveWritten(w *Writer) bool
+	// mayMap says that an open from now on can make a mapping that stores.
+	mayMap()
+	// setMtime takes in a modification time that was set, in ns since the epoch.
+	setMtime(mtime int64)
+	// diskFull reports whether a write may have failed of which the daemon did not hear.
+	diskFull() bool
+
+	// checkSize compares the file's size at the beginning of a commit.
+	checkSize(info backing.Info) error
+	// beginCommit makes what was sent before this moment count only after a comparison.
+	beginCommit()
+	// rematch compares the parts of x that were sent at an earlier epoch with the file.
+	rematch(x *transfer) error
+	// matched reports whether every part of x was sent, or compared, at this epoch.
+	matched(x *transfer) bool
+	// recheckDigest compares what was hashed early. It is called without the mutex.
+	recheckDigest(ctx context.Context, file *os.File) error
+	// completed returns the modification time of the content that has just been
+	// completed, in ns since the epoch.
+	completed() (mtime int64, ok bool)
+
+	// recheckCompleted compares a completed file whose times have moved with what was sent.
+	recheckCompleted()
+	// writersGone follows the release of the last writer.
+	writersGone()
+}
+
+// told is the observer of a session whose every change comes through a Writer.
+type told struct{ s *session }
+
+var _ observer = told{}
+
+func (told) poll()                                         {}
+func (told) ownChange()                                    {}
+func (told) epoch() uint64                                 { return 0 }
+func (told) startRevision(int64)                           {}
+func (told) mayMap()                                       {}
+func (told) setMtime(int64)                                {}
+func (told) diskFull() bool                                { return false } // the WRITE would have failed
+func (told) beginCommit()                                  {}
+func (told) rematch(*transfer) error                       { return nil } // generations tell
+func (told) matched(*transfer) bool                        { return true }
+func (told) recheckDigest(context.Context, *os.File) error { return nil }
+func (told) recheckCompleted()                             {}
+func (t told) mayHaveWritten(w *Writer) bool               { return w.wrote.Load() }
+func (t told) writersGone()                                { t.s.lastClosed() }
+
+func (t told) checkSize(info backing.Info) error {
+	if info.Size == t.s.content.size {
+		return nil
+	}
+	return api.LocalError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, t.s.content.size))
+}
+
+func (t told) completed() (mtime int64, ok bool) {
+	info, err := backing.StatFd(t.s.file.fd())
+	return info.Mtime, err == nil // of this content: no change has begun since
+}

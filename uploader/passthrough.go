@@ -1,0 +1,335 @@
+package uploader
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
+)
+
+// In passthrough the kernel writes to the backing file itself. No WRITE reaches
+// the daemon, so the session polls the file.
+//
+//   - A change shows in the backing file's size, mtime and ctime. They are read at
+//     a close, before Complete, when an attribute is read, and at every
+//     [pollInterval] while the file is open for writing.
+//   - That a chunk is full is a guess: the size has passed it, and no hole is left
+//     in it. Only what was beyond the end at open counts.
+//   - That a part still equals its chunk is proven at commit. The file is read once
+//     more and its CRC-32C compared. So is what was hashed early.
+
+// A file that is open for writing is polled every pollInterval while it changes, so
+// that a full chunk is soon on its way. While it does not change, the interval
+// grows to idlePollInterval. A file that is not open is not polled.
+const (
+	pollInterval     = 25 * time.Millisecond
+	idlePollInterval = 200 * time.Millisecond
+)
+
+// mappingPollInterval is how often a file without writers is polled that a
+// mapping can still change.
+const mappingPollInterval = time.Second
+
+// coarseTick is the longest that two changes of a file can have the same ctime
+// where the kernel's timestamps are no finer than its timer tick.
+const coarseTick = 20 * time.Millisecond
+
+// polled is the observer of a session whose writes the kernel makes by itself.
+type polled struct {
+	s    *session
+	seen backing.Info // at the last poll
+	base int64        // the size when the revision began: only beyond it holes tell anything
+	hole int64        // the file has no hole between base and here
+
+	changes uint64 // the epoch: what was read at an earlier one is compared before it counts
+	clean   uint64 // the epoch at which the completed content was compared last
+
+	polling  bool // startPolling's goroutine is at work
+	mappable bool // an open since the file had none could have made a mapping that stores
+}
+
+var _ observer = (*polled)(nil)
+
+// newPolled begins to observe the session's open file by polling.
+func newPolled(s *session) (*polled, error) {
+	info, err := backing.StatFd(s.file.fd())
+	if err != nil {
+		return nil, api.LocalError("stat", err)
+	}
+	return &polled{s: s, seen: info, base: info.Size, hole: info.Size}, nil
+}
+
+// startPolling polls until the file has no writer any more. mu is held.
+func (v *polled) startPolling() {
+	if v.polling {
+		return // the last one has not yet seen that it should end
+	}
+	v.polling = true
+	s := v.s
+	s.file.uses++ // until the polling ends
+	s.u.wg.Go(func() {
+		interval := pollInterval
+		t := time.NewTimer(interval)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+			case <-s.u.ctx.Done():
+			}
+			s.mu.Lock()
+			if s.writers == 0 || s.unlinked || s.u.ctx.Err() != nil {
+				v.polling = false
+				s.closeFile()
+				s.mu.Unlock()
+				return
+			}
+			before := v.seen
+			v.poll()
+			v.findFull()
+			interval = min(2*interval, idlePollInterval)
+			if v.seen != before {
+				interval = pollInterval
+			}
+			s.mu.Unlock()
+			t.Reset(interval)
+		}
+	})
+}
+
+func (v *polled) poll() {
+	if !v.s.file.isOpen() {
+		return
+	}
+	info, err := backing.StatFd(v.s.file.fd())
+	if err != nil || info.Ctime == v.seen.Ctime && info.Mtime == v.seen.Mtime && info.Size == v.seen.Size {
+		return
+	}
+	before := v.seen
+	v.seen = info
+	v.changes++
+	if info.Size == before.Size && info.Mtime == before.Mtime {
+		return // a chmod, a rename, … or a store with the mtime put back
+	}
+	v.noteChange()
+	v.s.content.size = info.Size
+	v.shrink(info.Size)
+}
+
+// noteChange counts a change that has already happened. mu is held.
+func (v *polled) noteChange() {
+	v.s.changed()
+	v.s.content.gen++
+	v.s.cond.Broadcast() // a commit under way is of another content now
+}
+
+func (v *polled) ownChange() {
+	if !v.s.file.isOpen() {
+		return
+	}
+	if info, err := backing.StatFd(v.s.file.fd()); err == nil {
+		v.seen = info
+		v.s.content.size = info.Size
+		v.shrink(info.Size)
+	}
+	v.changes++
+}
+
+func (v *polled) epoch() uint64 { return v.changes }
+
+func (v *polled) startRevision(size int64) { v.base, v.hole = size, size }
+
+// shrink forgets what lay beyond size.
+func (v *polled) shrink(size int64) { v.base, v.hole = min(v.base, size), min(v.hole, size) }
+
+// mayHaveWritten counts every change since the open: which of several opens made
+// it cannot be told.
+func (v *polled) mayHaveWritten(w *Writer) bool {
+	return w.wrote.Load() || v.s.content.gen != w.openedAt
+}
+
+func (v *polled) mayMap() { v.mappable = true }
+
+func (v *polled) setMtime(mtime int64) {
+	v.seen.Mtime = mtime
+	v.changes++
+}
+
+func (v *polled) diskFull() bool { return backing.Full(v.s.file.f) }
+
+func (v *polled) checkSize(backing.Info) error { return nil } // poll takes the size as it is
+
+// findFull takes for written what lies between the size at open and the first
+// hole. mu is held.
+func (v *polled) findFull() {
+	s := v.s
+	size := s.content.size
+	if v.hole >= size || s.rec.State != state.Writing {
+		return
+	}
+	// On tmpfs every call walks to the end of the file, so one is made only
+	// when another chunk can have become full.
+	if size/s.u.chunk == v.hole/s.u.chunk && size != s.prediction.size {
+		return
+	}
+	hole, err := backing.FirstHole(s.file.fd(), v.hole)
+	if err != nil || hole <= v.hole {
+		return
+	}
+	from := v.hole
+	v.hole = min(hole, size)
+	s.content.written.add(from, v.hole)
+	s.noteWritten(from, v.hole)
+}
+
+// beginCommit begins an epoch. A store through a mapping into a page that is
+// dirty already is the one change that does not show from now on; while there is
+// a mapping, [polled.watchMappings] sees to that. To write the file's pages back
+// first would make it show, and would make the commit as slow as the disk. mu is
+// held, but not all the time.
+func (v *polled) beginCommit() {
+	v.poll()
+	if wait := coarseTick - time.Since(time.Unix(0, v.seen.Ctime)); wait > 0 && !backing.FineTimes() {
+		v.s.unlocked(func() { time.Sleep(min(wait, coarseTick)) })
+		v.poll()
+	}
+	v.changes++
+}
+
+// rematch reads the parts that were sent at an earlier epoch once more. One that
+// does not have the CRC-32C that it had when it was sent will be sent again. mu is
+// held, but not while it reads.
+func (v *polled) rematch(x *transfer) error {
+	s := v.s
+	for _, p := range x.parts {
+		id, epoch := p.id, v.changes
+		if id == "" || p.sending || p.epoch == epoch {
+			continue
+		}
+		file, crc := s.file.f, p.crc
+		var same bool
+		var err error
+		s.unlocked(func() { same, err = rangeMatches(x.ctx, file, p.off, p.n, crc) })
+		switch {
+		case err != nil:
+			return err
+		case p.id != id: // sent anew meanwhile
+		case same:
+			p.epoch = epoch
+		default:
+			p.id = ""
+			x.replaced++
+		}
+	}
+	return nil
+}
+
+func (v *polled) matched(x *transfer) bool {
+	for _, p := range x.parts {
+		if p.epoch != v.changes {
+			return false
+		}
+	}
+	return true
+}
+
+func (v *polled) recheckDigest(ctx context.Context, file *os.File) error {
+	return v.s.digest.recheck(ctx, file)
+}
+
+func (v *polled) completed() (mtime int64, ok bool) {
+	v.clean = v.changes
+	return v.seen.Mtime, true
+}
+
+// recheckCompleted lets a chmod, or an open without a write, upload nothing.
+func (v *polled) recheckCompleted() {
+	s := v.s
+	if !s.file.isOpen() {
+		return
+	}
+	v.poll()
+	epoch := v.changes
+	if epoch == v.clean || s.rec.State != state.Completed || s.uncommitted() {
+		return
+	}
+	s.file.uses++
+	same, _ := s.completedMatches() // what cannot be read does not match
+	s.closeFile()
+	switch {
+	case s.rec.State != state.Completed:
+	case same:
+		v.clean = epoch
+	default:
+		v.noteChange()
+	}
+}
+
+func (v *polled) writersGone() {
+	v.s.save()
+	v.watchMappings()
+}
+
+// watchMappings polls the backing file after the last RELEASE, while a shared
+// mapping can still modify it: in passthrough the mapping is of the backing file,
+// and the kernel does not tell when it ends. What it changed is then committed,
+// as at any release. mu is held.
+func (v *polled) watchMappings() {
+	s := v.s
+	if s.u.ctx.Err() != nil {
+		return
+	}
+	s.file.uses++ // until no mapping is left
+	s.u.wg.Go(func() {
+		t := time.NewTicker(mappingPollInterval)
+		defer t.Stop()
+		for v.stillMapped() {
+			select {
+			case <-t.C:
+			case <-s.u.ctx.Done():
+			}
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if v.mappable {
+			v.recheckAfterMapping()
+		}
+		if !s.unlinked && s.writers == 0 && s.u.ctx.Err() == nil {
+			v.poll()
+			s.lastClosed()
+		}
+		s.closeFile()
+	})
+}
+
+// recheckAfterMapping finds out whether a mapping, which is gone, has changed the
+// content while it was committed or since. That shows nowhere else: the mapping
+// may have gone before the daemon could see it. mu is held, but not while it reads.
+func (v *polled) recheckAfterMapping() {
+	s := v.s
+	for s.commits.running && !s.unlinked && s.u.ctx.Err() == nil {
+		s.cond.Wait()
+	}
+	v.mappable = s.writers > 0
+	v.changes++
+	v.recheckCompleted()
+}
+
+// stillMapped reports whether a mapping can still change the file, which has no
+// writer, and makes its next store into any page show.
+func (v *polled) stillMapped() bool {
+	s := v.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.unlinked || s.writers > 0 || s.u.ctx.Err() != nil || !backing.HasWriter(s.file.f) {
+		return false // with a writer, the next release looks again
+	}
+	if err := backing.StartWriteback(s.file.f); err != nil {
+		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.Path, "error", err)
+	}
+	v.poll()
+	v.changes++
+	return true
+}
