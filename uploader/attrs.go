@@ -27,7 +27,7 @@ const (
 )
 
 // AttrInfo is readable by name on every file and holds the whole [Status] as
-// one JSON object: whoever needs several values gets them of one moment.
+// one JSON object: several values read from it belong to one moment.
 const AttrInfo = "info"
 
 // Bounds of expires_after in seconds, from the API.

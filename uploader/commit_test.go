@@ -21,7 +21,7 @@ import (
 )
 
 func TestAFileIsCompletedWhenCloseReturns(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	for _, size := range []int{1, chunk - 1, chunk, chunk + 1, 10*chunk + 7} {
 		require.NoError(t, w.put("f", data(size, byte(size))))
 		st := w.uploaded("f")
@@ -39,13 +39,13 @@ func TestAFileIsCompletedWhenCloseReturns(t *testing.T) {
 }
 
 func TestWithoutAChecksum(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) { o.Checksum = false })
+	w := newHarness(t, func(o *uploader.Options) { o.Checksum = false })
 	require.NoError(t, w.put("f", data(3*chunk, 1)))
 	require.Empty(t, w.uploaded("f").MD5)
 }
 
 func TestTheJournalKnowsBeforeTheEffect(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	recorded := func(key string, want state.State, wantOpen bool) {
 		t.Helper()
 		state, open, err := w.up.Recorded(w.key(key))
@@ -75,7 +75,7 @@ func TestTheJournalKnowsBeforeTheEffect(t *testing.T) {
 }
 
 func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("f", data(10, 1)))
 	before := w.uploaded("f")
 	require.NoError(t, uploader.RefuseRecords(w.opts.StateDir))
@@ -86,7 +86,7 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 	f := w.openFile("f")
 	require.NoError(t, uploader.RefuseRecords(w.opts.StateDir))
 	_, err = f.Change(0, 1, func() (int64, error) {
-		t.Error("the change happened although nobody will know of it")
+		t.Error("the change happened although the journal does not know of it")
 		return 0, nil
 	})
 	require.Error(t, err)
@@ -96,7 +96,7 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 
 	// The program was told long ago that its write had succeeded.
 	_, err = f.Write(0, 1, func() (int64, error) {
-		t.Error("the change happened although nobody will know of it")
+		t.Error("the change happened although the journal does not know of it")
 		return 0, nil
 	})
 	require.Error(t, err)
@@ -111,7 +111,7 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 }
 
 func TestNothingChangedNothingSent(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("f", data(10, 1)))
 	calls := w.mem.Counts().Calls
 	f := w.openFile("f")
@@ -127,7 +127,7 @@ func TestNothingChangedNothingSent(t *testing.T) {
 }
 
 func TestResultsGoWithTheFirstChangedByte(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("f", data(3*chunk, 1)))
 	first := w.uploaded("f")
 	f := w.openFile("f")
@@ -149,7 +149,7 @@ func TestResultsGoWithTheFirstChangedByte(t *testing.T) {
 }
 
 func TestPartsShowAsTheyAreAcknowledged(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) { o.Parallel = 1 })
+	w := newHarness(t, func(o *uploader.Options) { o.Parallel = 1 })
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	f.replace(data(3*chunk, 1))
@@ -173,7 +173,7 @@ func TestPartsShowAsTheyAreAcknowledged(t *testing.T) {
 }
 
 func TestNoMoreCallsThanSlots(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) { o.Parallel = 3 })
+	w := newHarness(t, func(o *uploader.Options) { o.Parallel = 3 })
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("g")
 	f.replace(data(6*chunk, 1))
@@ -193,7 +193,7 @@ func TestNoMoreCallsThanSlots(t *testing.T) {
 }
 
 func TestTheWaitingIsBounded(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	f.replace(data(10, 1))
@@ -208,15 +208,15 @@ func TestTheWaitingIsBounded(t *testing.T) {
 	w.uploaded("f")
 }
 
-// settleWriters waits for a commit that somebody else has stopped waiting for.
-func (w *world) settleWriters(f *file) {
+// settleWriters waits for a commit that no close waits for any more.
+func (w *harness) settleWriters(f *file) {
 	w.t.Helper()
 	require.NoError(w.t, f.commit())
 }
 
 func TestTheTimeToWaitRunsFromTheLastAcknowledgedByte(t *testing.T) {
 	const timeout = 300 * time.Millisecond
-	w := newWorld(t, func(o *uploader.Options) { o.CloseTimeout, o.Parallel = timeout, 1 })
+	w := newHarness(t, func(o *uploader.Options) { o.CloseTimeout, o.Parallel = timeout, 1 })
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	f.replace(data(5*chunk, 1))
@@ -255,7 +255,7 @@ func TestAChangeDuringTheSending(t *testing.T) {
 		"after Complete":    {apitest.OpComplete, apitest.After},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			gate := w.mem.Hold(stage.op, stage.at)
 			f, g := w.openFile("f"), w.openFile("f")
 			f.replace(data(4*chunk, 1))
@@ -280,7 +280,7 @@ func TestAChangeDuringTheSending(t *testing.T) {
 
 func TestTruncatedAndRewrittenDuringTheSending(t *testing.T) {
 	for _, size := range []int{4 * chunk, 4*chunk + 1, chunk, 1} {
-		w := newWorld(t)
+		w := newHarness(t)
 		gate := w.mem.Hold(apitest.OpPart, apitest.After)
 		f := w.openFile("f")
 		f.replace(data(4*chunk, 1))
@@ -297,7 +297,7 @@ func TestTruncatedAndRewrittenDuringTheSending(t *testing.T) {
 
 func TestEmptiedDuringTheSending(t *testing.T) {
 	for _, stage := range []apitest.Op{apitest.OpCreate, apitest.OpPart, apitest.OpComplete} {
-		w := newWorld(t)
+		w := newHarness(t)
 		gate := w.mem.Hold(stage, apitest.Before)
 		f := w.openFile("f")
 		f.replace(data(4*chunk, 1))
@@ -320,15 +320,15 @@ func TestWhatIsQueuedIsDecidedAnew(t *testing.T) {
 	// One file after the other has its turn, and what a later close has said
 	// of a content counts when it comes.
 	for name, c := range map[string]struct {
-		later func(*world, *file)
+		later func(*harness, *file)
 		state state.State
 	}{
-		"interrupted": {func(w *world, f *file) { f.Interrupt("killed") }, state.Interrupted},
-		"held":        {func(w *world, f *file) { w.rename("f", "f.tmp"); f.CommitLater() }, state.Held},
-		"emptied":     {func(w *world, f *file) { f.truncate(0); f.CommitLater() }, state.Empty},
+		"interrupted": {func(w *harness, f *file) { f.Interrupt("killed") }, state.Interrupted},
+		"held":        {func(w *harness, f *file) { w.rename("f", "f.tmp"); f.CommitLater() }, state.Held},
+		"emptied":     {func(w *harness, f *file) { f.truncate(0); f.CommitLater() }, state.Empty},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(o *uploader.Options) { o.Parallel, o.Names.HoldFor = 1, time.Hour })
+			w := newHarness(t, func(o *uploader.Options) { o.Parallel, o.Names.HoldFor = 1, time.Hour })
 			gate := w.mem.Hold(apitest.OpCreate, apitest.Before)
 			for i := range uploader.CommitsPerSlot {
 				g := w.openFile(fmt.Sprint("before", i))
@@ -354,7 +354,7 @@ func TestWhatIsQueuedIsDecidedAnew(t *testing.T) {
 }
 
 func TestACloseOfHalfAWriteIsNotSent(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(4*chunk, 1))
 	_, err := g.Write(0, 3*chunk, func() (int64, error) {
@@ -375,13 +375,13 @@ func TestACloseOfHalfAWriteIsNotSent(t *testing.T) {
 	require.Len(t, w.mem.Files(), 1)
 }
 
-func TestACloseThatWaitsForContentNobodyElseWillCloseAgain(t *testing.T) {
+func TestACloseThatWaitsForContentThatNoOtherCloseWillCommit(t *testing.T) {
 	for name, last := range map[string]func(*file){
 		"the other handle is released":       func(f *file) { f.close() },
 		"a duplicate of the other is closed": func(f *file) { f.SendFull() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 			f, g := w.openFile("f"), w.openFile("f")
 			f.replace(data(2*chunk, 1))
@@ -397,7 +397,7 @@ func TestACloseThatWaitsForContentNobodyElseWillCloseAgain(t *testing.T) {
 }
 
 func TestEmptyFilesStayHere(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.openFile("f")
 	require.NoError(t, f.commit())
 	f.close()
@@ -416,7 +416,7 @@ func TestEmptyFilesStayHere(t *testing.T) {
 }
 
 func TestLargerThanTheLargestUpload(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) { o.PartSize = api.MaxPart })
+	w := newHarness(t, func(o *uploader.Options) { o.PartSize = api.MaxPart })
 	f := w.openFile("f")
 	f.truncate(api.MaxUpload + 1)
 	err := f.commit()
@@ -431,7 +431,7 @@ func TestLargerThanTheLargestUpload(t *testing.T) {
 }
 
 func TestAWriteFarAwayCostsNothing(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) { o.PartSize = api.MaxPart })
+	w := newHarness(t, func(o *uploader.Options) { o.PartSize = api.MaxPart })
 	f := w.openFile("f")
 	f.writeAt(0, data(10, 1))
 	f.failWrite(math.MaxInt64-4096, 4096, 0, os.ErrInvalid)
@@ -443,7 +443,7 @@ func TestAWriteFarAwayCostsNothing(t *testing.T) {
 }
 
 func TestLateChangesAfterTheUnmount(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("done", data(10, 1)))
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g, d := w.openFile("f"), w.openFile("g"), w.openFile("done")
@@ -456,7 +456,7 @@ func TestLateChangesAfterTheUnmount(t *testing.T) {
 
 	// A detached mount still serves what is open.
 	g.writeAt(0, []byte("kept, and interrupted at the next mount"))
-	_, err := d.Write(0, 1, func() (int64, error) { t.Error("nobody will know of it"); return 0, nil })
+	_, err := d.Write(0, 1, func() (int64, error) { t.Error("the journal does not know of it"); return 0, nil })
 	require.Equal(t, api.Stopped, api.KindOf(err))
 	require.Equal(t, api.Stopped, api.KindOf(g.commit()))
 	g.CommitLater()
@@ -476,7 +476,7 @@ func TestLateChangesAfterTheUnmount(t *testing.T) {
 }
 
 func TestTheNameAndTheAttributesAreThoseAtCreate(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpCreate, apitest.Before)
 	f := w.openFile("a.jsonl")
 	f.replace(data(10, 1))

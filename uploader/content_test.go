@@ -79,7 +79,7 @@ func TestASizeSetAheadOfTheData(t *testing.T) {
 	c := content{block: 8}
 	c.resize(20)
 	require.True(t, c.ahead)
-	require.False(t, c.written.contains(0, 1), "nobody has written it")
+	require.False(t, c.written.contains(0, 1), "it was not written")
 	c.wrote(0, 20)
 	c.clearWritten()
 	require.False(t, c.ahead)

@@ -43,13 +43,13 @@ func (s *source) Size(ctx context.Context, file io.ReaderAt, off, n, written int
 
 func TestPartsGoWhileTheFileIsWritten(t *testing.T) {
 	const size = 5*chunk + 100
-	for name, expect := range map[string]func(*world, *file){
-		"a copy":   func(w *world, f *file) { f.SetPredictor(nil); f.SetPredictor(&source{size: size, ok: true}) },
-		"hinted":   func(w *world, f *file) { w.hint("f", size) },
-		"extended": func(w *world, f *file) { f.truncate(size) },
+	for name, expect := range map[string]func(*harness, *file){
+		"a copy":   func(w *harness, f *file) { f.SetPredictor(nil); f.SetPredictor(&source{size: size, ok: true}) },
+		"hinted":   func(w *harness, f *file) { w.hint("f", size) },
+		"extended": func(w *harness, f *file) { f.truncate(size) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 			f := w.openFile("f")
 			expect(w, f)
@@ -73,13 +73,13 @@ func TestPartsGoWhileTheFileIsWritten(t *testing.T) {
 }
 
 // hint sets the size that the file is said to become.
-func (w *world) hint(rel string, size int64) {
+func (w *harness) hint(rel string, size int64) {
 	w.t.Helper()
 	require.NoError(w.t, unix.Setxattr(w.path(rel), uploader.AttrPrefix+uploader.AttrSizeHint, []byte(strconv.FormatInt(size, 10)), 0))
 }
 
 // allParts waits until n parts of the file f are acknowledged.
-func allParts(t *testing.T, w *world, n int) {
+func allParts(t *testing.T, w *harness, n int) {
 	t.Helper()
 	require.Eventually(t, func() bool { return w.status("f").Acked == n }, patience, tick)
 }
@@ -87,7 +87,7 @@ func allParts(t *testing.T, w *world, n int) {
 func TestAWrongGuessCostsBandwidthOnly(t *testing.T) {
 	for name, size := range map[string]int{"larger": 3 * chunk, "much larger": 1, "smaller": 9 * chunk, "by one byte": 5*chunk + 1} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 			f := w.openFile("f")
 			w.hint("f", 5*chunk)
@@ -108,7 +108,7 @@ func TestAWrongGuessCostsBandwidthOnly(t *testing.T) {
 }
 
 func TestWhatWasSentEarlyIsOverwritten(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.openFile("f")
 	w.hint("f", 4*chunk)
 	f.writeAt(0, data(4*chunk, 1))
@@ -135,7 +135,7 @@ func TestNothingGoesEarlyThatShouldNot(t *testing.T) {
 		"larger than the API takes": {"f", &source{size: api.MaxUpload + 1, ok: true}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, func(o *uploader.Options) { o.Names.Exclude = []string{"*.log"} })
+			w := newHarness(t, func(o *uploader.Options) { o.Names.Exclude = []string{"*.log"} })
 			f := w.openFile(c.rel)
 			f.SetPredictor(c.oracle)
 			if c.write == nil {
@@ -145,7 +145,7 @@ func TestNothingGoesEarlyThatShouldNot(t *testing.T) {
 			f.SendFull()
 			f.Interrupt("killed")
 			f.close()
-			require.NoError(t, w.up.Close()) // waits for whoever is asking
+			require.NoError(t, w.up.Close()) // waits for what is asking
 			w.up = nil
 			require.Empty(t, w.mem.Counts().Calls)
 		})
@@ -153,7 +153,7 @@ func TestNothingGoesEarlyThatShouldNot(t *testing.T) {
 }
 
 func TestAnEarlyPartWithAFailedWriteBesideIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
 	w.hint("f", 3*chunk)
@@ -170,8 +170,8 @@ func TestAnEarlyPartWithAFailedWriteBesideIt(t *testing.T) {
 }
 
 func TestTheSizeIsAskedForTooLong(t *testing.T) {
-	ask := func(t *testing.T) (*world, *file, *source) {
-		w := newWorld(t)
+	ask := func(t *testing.T) (*harness, *file, *source) {
+		w := newHarness(t)
 		f := w.openFile("f")
 		s := &source{size: 2 * chunk, ok: true, asked: make(chan int64), reply: make(chan bool)}
 		f.SetPredictor(s)
@@ -228,7 +228,7 @@ func TestTheSizeIsAskedForTooLong(t *testing.T) {
 }
 
 func TestAnEarlyUploadExpires(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.openFile("f")
 	w.hint("f", 3*chunk)
 	f.writeAt(0, data(chunk, 1))
@@ -241,7 +241,7 @@ func TestAnEarlyUploadExpires(t *testing.T) {
 }
 
 func TestSendFullSendsWithoutCommitting(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.openFile("f")
 	w.hint("f", 3*chunk)
 	f.writeAt(0, data(2*chunk+5, 1))

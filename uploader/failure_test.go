@@ -30,7 +30,7 @@ func refusal() error {
 func TestAnOutageIsRetried(t *testing.T) {
 	for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart, apitest.OpComplete} {
 		for _, stage := range []apitest.Stage{apitest.Before, apitest.After} {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.mem.Fail(op, stage, apitest.ServerError(), apitest.Broken(), apitest.RateLimit(time.Millisecond))
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 			w.uploaded("f")
@@ -41,7 +41,7 @@ func TestAnOutageIsRetried(t *testing.T) {
 }
 
 func TestRetryingShowsWhyAndWhen(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	up := make(chan struct{})
 	seen := make(chan *uploader.Status, 1)
 	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
@@ -73,7 +73,7 @@ func TestRetryingShowsWhyAndWhen(t *testing.T) {
 
 func TestAGoneUploadIsReplacedOnce(t *testing.T) {
 	for _, op := range []apitest.Op{apitest.OpPart, apitest.OpComplete} {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.mem.Fail(op, apitest.Before, gone())
 		require.NoError(t, w.put("f", data(3*chunk, 1)))
 		w.uploaded("f")
@@ -83,7 +83,7 @@ func TestAGoneUploadIsReplacedOnce(t *testing.T) {
 }
 
 func TestAnUploadThatExpiresTwiceFails(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
 		if c.Op == apitest.OpPart && c.Stage == apitest.MidBody {
 			w.mem.Expire(c.UploadID)
@@ -105,7 +105,7 @@ func TestAnUploadThatExpiresTwiceFails(t *testing.T) {
 }
 
 func TestAnUploadEndsWhenItsTimeIsOver(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	short := true
 	w.mem.Now = func() time.Time {
 		if short {
@@ -140,7 +140,7 @@ func TestARefusalIsFinal(t *testing.T) {
 	} {
 		for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart, apitest.OpComplete} {
 			t.Run(name+" "+string(op), func(t *testing.T) {
-				w := newWorld(t)
+				w := newHarness(t)
 				w.mem.Fail(op, apitest.Before, c.err)
 				f := w.openFile("f")
 				f.replace(data(chunk, 1))
@@ -166,7 +166,7 @@ func TestARefusalIsFinal(t *testing.T) {
 }
 
 func TestFailedEndsWithNewContent(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.mem.Fail(apitest.OpCreate, apitest.Before, refusal())
 	require.Error(t, w.put("f", data(chunk, 1)))
 	require.NoError(t, w.put("f", data(2*chunk, 2)))
@@ -175,7 +175,7 @@ func TestFailedEndsWithNewContent(t *testing.T) {
 
 func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 	// An API that counts the parts that are not listed.
-	strict := func(w *world, always bool) {
+	strict := func(w *harness, always bool) {
 		w.mem.Hook(func(_ context.Context, c apitest.Call) error {
 			if c.Op == apitest.OpComplete && c.Stage == apitest.Before && (always || c.UploadID == "upload_0001") {
 				return refusal()
@@ -183,7 +183,7 @@ func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 			return nil
 		})
 	}
-	replaced := func(w *world) error {
+	replaced := func(w *harness) error {
 		gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
 		f := w.openFile("f")
 		f.replace(data(4*chunk, 1))
@@ -199,7 +199,7 @@ func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 		return nil
 	}
 
-	w := newWorld(t)
+	w := newHarness(t)
 	strict(w, false)
 	require.NoError(t, replaced(w))
 	w.uploaded("f")
@@ -207,7 +207,7 @@ func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 	require.Equal(t, 2, counts.Created)
 	require.Equal(t, 4+1+4, counts.Parts, "the fresh Upload has listed parts only")
 
-	w = newWorld(t)
+	w = newHarness(t)
 	strict(w, true)
 	require.Equal(t, api.Refused, api.KindOf(replaced(w)))
 	require.Equal(t, state.Failed, w.noResult("f").State)
@@ -215,7 +215,7 @@ func TestRefusedWithReplacedPartsGetsOneFreshUpload(t *testing.T) {
 }
 
 func TestUnchangedPartsAreNotSentAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
 	w.mem.Fail(apitest.OpComplete, apitest.Before, refusal())
 	f := w.openFile("f")
@@ -241,7 +241,7 @@ func TestAFailedWritePoisonsTheContent(t *testing.T) {
 	}
 	for name, good := range heal {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			f := w.openFile("f")
 			f.replace(data(3*chunk, 1))
 			f.failWrite(chunk, 600, 100, syscall.ENOSPC)
@@ -277,7 +277,7 @@ func TestAFailedWritePoisonsTheContent(t *testing.T) {
 }
 
 func TestAFailedWriteIsNeverSent(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.openFile("f")
 	f.replace(data(3*chunk, 1))
 	f.failWrite(chunk, 600, 100, syscall.EIO)
@@ -303,7 +303,7 @@ func TestAFailedWriteIsNeverSent(t *testing.T) {
 }
 
 func TestAWriteFailsWhileAnotherCloseWaits(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(3*chunk, 1))
@@ -319,7 +319,7 @@ func TestAWriteFailsWhileAnotherCloseWaits(t *testing.T) {
 }
 
 func TestAWriteThatFailsAfterAnotherCloseHasSpokenOfIt(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(3*chunk, 1))
 	_, err := g.Write(0, chunk, func() (int64, error) {
@@ -335,7 +335,7 @@ func TestAWriteThatFailsAfterAnotherCloseHasSpokenOfIt(t *testing.T) {
 }
 
 func TestAnotherChangeThatFailsPoisonsNothing(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("f", data(2*chunk, 1)))
 	f := w.openFile("f")
 	_, err := f.Change(0, chunk, func() (int64, error) { return 0, syscall.EOPNOTSUPP })
@@ -354,7 +354,7 @@ func TestAnotherChangeThatFailsPoisonsNothing(t *testing.T) {
 }
 
 func TestAPartIsReadWhileItIsWritten(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.MidBody)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(chunk, 1))
@@ -372,7 +372,7 @@ func TestAPartIsReadWhileItIsWritten(t *testing.T) {
 }
 
 func TestInterrupted(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(2*chunk, 1))
 	w.mem.Hold(apitest.OpPart, apitest.Before).Open()
@@ -397,7 +397,7 @@ func TestInterrupted(t *testing.T) {
 }
 
 func TestInterruptedWhileAnotherCloseWaits(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(2*chunk, 1))
@@ -416,7 +416,7 @@ func TestInterruptedWhileAnotherCloseWaits(t *testing.T) {
 }
 
 func TestRetryInEachState(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.Error(t, w.up.Retry("missing"))
 	f := w.openFile("f")
 	require.ErrorContains(t, w.up.Retry("f"), "empty")
@@ -445,7 +445,7 @@ func TestRetryInEachState(t *testing.T) {
 }
 
 func TestMessagesAreOneLine(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.mem.Fail(apitest.OpCreate, apitest.Before, &api.Error{Kind: api.Refused, Message: "a\nb\x1b[31mc" + strings.Repeat("d", 1000)})
 	require.Error(t, w.put("f", data(10, 1)))
 	msg := w.status("f").Error

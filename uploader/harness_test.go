@@ -34,9 +34,9 @@ const tick = time.Millisecond
 // patience is how long a test waits for what must happen.
 const patience = 20 * time.Second
 
-// world is an Uploader over a tree of its own, with an API in memory behind the
+// harness is an Uploader over a tree of its own, with an API in memory behind the
 // retrying that it has in earnest.
-type world struct {
+type harness struct {
 	t    testing.TB
 	root string // holds the tree and the state directories
 	mem  *apitest.Memory
@@ -47,12 +47,12 @@ type world struct {
 	open map[*file]bool
 }
 
-// newWorld opens an Uploader; change may alter its options. When the test ends,
+// newHarness opens an Uploader; change may alter its options. When the test ends,
 // everything is closed, and no descriptor may be left and no illegal change of
 // state have happened.
-func newWorld(t testing.TB, change ...func(*uploader.Options)) *world {
+func newHarness(t testing.TB, change ...func(*uploader.Options)) *harness {
 	t.Helper()
-	w := &world{t: t, root: t.TempDir(), mem: apitest.NewMemory(), log: &journalist{}, open: map[*file]bool{}}
+	w := &harness{t: t, root: t.TempDir(), mem: apitest.NewMemory(), log: &journalist{}, open: map[*file]bool{}}
 	require.NoError(t, os.Mkdir(w.path(""), 0o700))
 	var err error
 	w.tree, err = backing.Open(w.path(""))
@@ -84,16 +84,16 @@ func newWorld(t testing.TB, change ...func(*uploader.Options)) *world {
 }
 
 // path is where a file of the tree is.
-func (w *world) path(rel string) string { return filepath.Join(w.root, "tree", rel) }
+func (w *harness) path(rel string) string { return filepath.Join(w.root, "tree", rel) }
 
-func (w *world) start() {
+func (w *harness) start() {
 	w.t.Helper()
 	var err error
 	w.up, err = uploader.Open(w.opts)
 	require.NoError(w.t, err)
 }
 
-func (w *world) stop() {
+func (w *harness) stop() {
 	w.t.Helper()
 	if w.up != nil {
 		require.NoError(w.t, w.up.Close())
@@ -102,7 +102,7 @@ func (w *world) stop() {
 }
 
 // remount stops the Uploader as an unmount does, and starts the next one.
-func (w *world) remount() {
+func (w *harness) remount() {
 	w.t.Helper()
 	w.stop()
 	w.start()
@@ -110,7 +110,7 @@ func (w *world) remount() {
 
 // crash starts the next Uploader from the journal as it is now, as if the daemon
 // had been killed at this moment. Nothing may be writing to the journal.
-func (w *world) crash(meanwhile ...func()) {
+func (w *harness) crash(meanwhile ...func()) {
 	w.t.Helper()
 	next, err := os.MkdirTemp(w.root, "state")
 	require.NoError(w.t, err)
@@ -133,20 +133,20 @@ func (w *world) crash(meanwhile ...func()) {
 // file is a handle of the mount.
 type file struct {
 	*uploader.Writer
-	world *world
+	world *harness
 	f     *os.File
 	rel   string
 	key   backing.Key
 }
 
-func (w *world) openFile(rel string) *file {
+func (w *harness) openFile(rel string) *file {
 	w.t.Helper()
 	f, err := w.tryOpen(rel)
 	require.NoError(w.t, err)
 	return f
 }
 
-func (w *world) tryOpen(rel string) (*file, error) {
+func (w *harness) tryOpen(rel string) (*file, error) {
 	f, err := os.OpenFile(w.path(rel), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (w *world) tryOpen(rel string) (*file, error) {
 	return h, nil
 }
 
-func (w *world) handle(f *os.File, rel string) (*file, error) {
+func (w *harness) handle(f *os.File, rel string) (*file, error) {
 	info, err := backing.StatFd(int(f.Fd()))
 	if err != nil {
 		return nil, err
@@ -239,7 +239,7 @@ func (a *answer) await(t testing.TB) error {
 }
 
 // put makes a file as cp does: open, write, close.
-func (w *world) put(rel string, data []byte) error {
+func (w *harness) put(rel string, data []byte) error {
 	w.t.Helper()
 	f := w.openFile(rel)
 	f.replace(data)
@@ -249,12 +249,12 @@ func (w *world) put(rel string, data []byte) error {
 }
 
 // status is what is known of a file in the tree.
-func (w *world) status(rel string) *uploader.Status {
+func (w *harness) status(rel string) *uploader.Status {
 	w.t.Helper()
 	return w.up.Status(w.key(rel), rel)
 }
 
-func (w *world) key(rel string) backing.Key {
+func (w *harness) key(rel string) backing.Key {
 	w.t.Helper()
 	info, err := w.tree.Stat(rel)
 	require.NoError(w.t, err)
@@ -262,7 +262,7 @@ func (w *world) key(rel string) backing.Key {
 }
 
 // settle waits until nothing is under way.
-func (w *world) settle() {
+func (w *harness) settle() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -270,7 +270,7 @@ func (w *world) settle() {
 }
 
 // idle waits until the table has n sessions.
-func (w *world) idle(n int) {
+func (w *harness) idle(n int) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -279,7 +279,7 @@ func (w *world) idle(n int) {
 
 // uploaded checks that a file is completed, and that its File has the bytes of
 // the tree.
-func (w *world) uploaded(rel string) *uploader.Status {
+func (w *harness) uploaded(rel string) *uploader.Status {
 	w.t.Helper()
 	st := w.status(rel)
 	require.Equal(w.t, state.Completed, st.State, st.Error)
@@ -287,7 +287,7 @@ func (w *world) uploaded(rel string) *uploader.Status {
 	return st
 }
 
-func (w *world) holds(rel string, st *uploader.Status) {
+func (w *harness) holds(rel string, st *uploader.Status) {
 	w.t.Helper()
 	want, err := os.ReadFile(w.path(rel))
 	require.NoError(w.t, err)
@@ -304,7 +304,7 @@ func (w *world) holds(rel string, st *uploader.Status) {
 }
 
 // noResult checks that a file shows nothing of a File.
-func (w *world) noResult(rel string) *uploader.Status {
+func (w *harness) noResult(rel string) *uploader.Status {
 	w.t.Helper()
 	st := w.status(rel)
 	require.Empty(w.t, st.FileID)
@@ -394,7 +394,7 @@ func (j *journalist) forgive() {
 }
 
 // tmpfile is a file without a name.
-func (w *world) tmpfile() *file {
+func (w *harness) tmpfile() *file {
 	w.t.Helper()
 	f, err := os.CreateTemp(w.path(""), "unnamed")
 	require.NoError(w.t, err)
@@ -405,7 +405,7 @@ func (w *world) tmpfile() *file {
 }
 
 // unnamed is a file that has no name yet, and may get one (O_TMPFILE).
-func (w *world) unnamed() *file {
+func (w *harness) unnamed() *file {
 	w.t.Helper()
 	fd, err := unix.Open(w.path(""), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	require.NoError(w.t, err)

@@ -28,7 +28,7 @@ func (s *session) checked(x *transfer) context.Context {
 	})
 }
 
-// errSeveral says that only somebody who can read the Files can tell which is the
+// errSeveral says that only a look into the Files can tell which is the
 // result: another one would make it no clearer.
 var errSeveral = errors.New("several Files could be the result")
 

@@ -22,7 +22,7 @@ import (
 
 func TestTheAnswerToCompleteIsLost(t *testing.T) {
 	t.Run("it was not carried out", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 		require.NoError(t, w.put("f", data(3*chunk, 1)))
 		w.uploaded("f")
@@ -30,7 +30,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		require.Len(t, w.mem.Files(), 1)
 	})
 	t.Run("it was carried out", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.ServerError())
 		require.NoError(t, w.put("f", data(3*chunk, 1)))
@@ -39,7 +39,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		require.Len(t, w.mem.Files(), 1)
 	})
 	t.Run("several could be the result", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		strangers := w.stranger("f", data(3*chunk, 9))
 		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		err := w.put("f", data(3*chunk, 1))
@@ -61,7 +61,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		w.uploaded("f")
 	})
 	t.Run("its File was deleted since", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.Denied())
 		require.Error(t, w.put("f", data(3*chunk, 1)))
@@ -71,14 +71,14 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		w.start()
 		w.settle()
 		require.Equal(t, state.Failed, w.status("f").State, "perhaps it is only not listed yet")
-		// But somebody may insist.
+		// But the user may insist.
 		require.NoError(t, w.up.Retry("f"))
 		w.settle()
 		w.uploaded("f")
 		require.Len(t, w.mem.Files(), 2)
 	})
 	t.Run("it could be that of another Upload", func(t *testing.T) {
-		w := newWorld(t)
+		w := newHarness(t)
 		require.NoError(t, os.Mkdir(w.path("d"), 0o700))
 		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.Denied())
@@ -92,8 +92,8 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 			w.uploaded(name)
 		}
 	})
-	t.Run("nobody may look", func(t *testing.T) {
-		w := newWorld(t)
+	t.Run("the list is refused", func(t *testing.T) {
+		w := newHarness(t)
 		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.Denied())
 		require.Equal(t, api.Denied, api.KindOf(w.put("f", data(3*chunk, 1))))
@@ -116,8 +116,8 @@ func (w without) FindFiles(ctx context.Context, spec api.Spec, since time.Time) 
 	return slices.DeleteFunc(files, func(f api.File) bool { return f.ID == w.id }), err
 }
 
-// stranger is a File that somebody else has uploaded.
-func (w *world) stranger(name string, content []byte) api.File {
+// stranger is a File that another client has uploaded.
+func (w *harness) stranger(name string, content []byte) api.File {
 	w.t.Helper()
 	ctx := context.Background()
 	up, err := w.mem.Create(ctx, api.Spec{Filename: name, Purpose: uploader.DefaultPurpose, MimeType: "text/plain", Bytes: int64(len(content))})
@@ -136,29 +136,29 @@ func section(content []byte) *io.SectionReader {
 func TestALostAnswerIsNeverAnotherContentsFile(t *testing.T) {
 	// Each of these leaves a File of the same name, size and purpose behind,
 	// made a moment ago.
-	for name, before := range map[string]func(*world){
-		"of another file": func(w *world) {
+	for name, before := range map[string]func(*harness){
+		"of another file": func(w *harness) {
 			require.NoError(t, os.Mkdir(w.path("d"), 0o700))
 			require.NoError(t, w.put("d/f", data(3*chunk, 1)))
 		},
-		"of its own earlier content": func(w *world) {
+		"of its own earlier content": func(w *harness) {
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 		},
-		"of a removed file": func(w *world) {
+		"of a removed file": func(w *harness) {
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 			w.remove("f")
 		},
-		"of the earlier content of a removed file": func(w *world) {
+		"of the earlier content of a removed file": func(w *harness) {
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 			require.NoError(t, w.put("f", data(2*chunk, 1)))
 			w.remove("f")
 		},
-		"of a file that was removed before the last mount": func(w *world) {
+		"of a file that was removed before the last mount": func(w *harness) {
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 			w.remove("f")
 			w.remount()
 		},
-		"of a file that was removed behind the mount": func(w *world) {
+		"of a file that was removed behind the mount": func(w *harness) {
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 			w.stop()
 			require.NoError(t, os.Remove(w.path("f")))
@@ -166,7 +166,7 @@ func TestALostAnswerIsNeverAnotherContentsFile(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			before(w)
 			w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
 			require.NoError(t, w.put("f", data(3*chunk, 2)))
@@ -184,12 +184,12 @@ func (d deaf) Complete(ctx context.Context, id string, parts []string, md5 strin
 }
 
 func TestCompletedAlthoughItWasGivenUp(t *testing.T) {
-	for name, giveUp := range map[string]func(*world, *file){
-		"removed": func(w *world, f *file) { w.remove("f"); f.close() },
-		"emptied": func(w *world, f *file) { f.truncate(0); f.CommitLater() },
+	for name, giveUp := range map[string]func(*harness, *file){
+		"removed": func(w *harness, f *file) { w.remove("f"); f.close() },
+		"emptied": func(w *harness, f *file) { f.truncate(0); f.CommitLater() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			w.stop()
 			w.opts.Backend = retry.New(deaf{w.mem}, retry.Options{First: 1})
 			w.start()
@@ -212,7 +212,7 @@ func TestCompletedAlthoughItWasGivenUp(t *testing.T) {
 }
 
 func TestFilesThatOnlyTheirContentTellsApart(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	dirs := []string{"a", "b", "c", "d"}
 	var answers []*answer
 	w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken(), nil, apitest.Broken())
@@ -232,9 +232,9 @@ func TestFilesThatOnlyTheirContentTellsApart(t *testing.T) {
 }
 
 func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
-	for name, end := range map[string]func(*world, ...func()){
-		"killed": (*world).crash,
-		"unmounted": func(w *world, meanwhile ...func()) {
+	for name, end := range map[string]func(*harness, ...func()){
+		"killed": (*harness).crash,
+		"unmounted": func(w *harness, meanwhile ...func()) {
 			w.stop()
 			for f := range w.open {
 				f.close()
@@ -245,8 +245,8 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 			w.start()
 		},
 	} {
-		held := func(t *testing.T, stage apitest.Stage) *world {
-			w := newWorld(t)
+		held := func(t *testing.T, stage apitest.Stage) *harness {
+			w := newHarness(t)
 			gate := w.mem.Hold(apitest.OpComplete, stage)
 			f := w.openFile("f")
 			f.replace(data(3*chunk, 1))
@@ -256,7 +256,7 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 			w.t.Cleanup(gate.Open)
 			return w
 		}
-		restart := func(w *world, meanwhile ...func()) {
+		restart := func(w *harness, meanwhile ...func()) {
 			end(w, append(meanwhile, func() { w.mem.Hold(apitest.OpComplete, apitest.After).Open() },
 				func() { w.mem.Hold(apitest.OpComplete, apitest.Before).Open() })...)
 			w.settle()
@@ -303,7 +303,7 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 }
 
 func TestChangedWhileTheAnswerToCompleteIsUnknown(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpComplete, apitest.After)
 	f := w.openFile("f")
 	f.replace(data(3*chunk, 1))
@@ -322,7 +322,7 @@ func TestChangedWhileTheAnswerToCompleteIsUnknown(t *testing.T) {
 // result of an Upload given up before: it must not be taken for another content's.
 func TestARivalIsSeenWhateverTheAPIsClock(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 3 * time.Hour} {
-		w := newWorld(t)
+		w := newHarness(t)
 		w.mem.Now = func() time.Time { return time.Now().Add(ahead) }
 		gate := w.mem.Hold(apitest.OpComplete, apitest.After)
 		f := w.openFile("f")
@@ -339,7 +339,7 @@ func TestARivalIsSeenWhateverTheAPIsClock(t *testing.T) {
 }
 
 func TestAnOutageLongerThanTheUploadsLife(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.openFile("f")
 	f.replace(data(3*chunk, 1))
 	answered := false

@@ -11,7 +11,7 @@ import (
 type NamePolicy struct {
 	Hold    []string      // further globs of names to hold
 	NoHold  bool          // hold nothing at all, not even heldNames
-	HoldFor time.Duration // a held file that nobody renames is sent this long after its last close
+	HoldFor time.Duration // a held file is sent this long after its last close if it is not renamed
 	Exclude []string      // globs of names that are never sent
 }
 
@@ -24,7 +24,7 @@ const DefaultHoldFor = 30 * time.Second
 // .goutputstream-XXXXXX; GNU sed -i: sedXXXXXX; Python's tempfile: tmpxxxxxxxx.
 // SQLite's journals are here because it closes them only to remove them: sending
 // one would make every transaction wait for the network, and leave a File that is
-// of no use to anybody.
+// of no use.
 var heldNames = []string{
 	".*.??????", "*.tmp", "*.part", "*.partial", "*.crdownload", "*~", ".*.sw?",
 	".goutputstream-*", "sed??????", "4913", ".fuse_hidden*", ".nfs*",

@@ -27,7 +27,7 @@ func names(p uploader.NamePolicy) func(*uploader.Options) {
 var patient = names(uploader.NamePolicy{HoldFor: time.Hour})
 
 // rename renames in the tree and tells the Uploader.
-func (w *world) rename(from, to string) {
+func (w *harness) rename(from, to string) {
 	w.t.Helper()
 	info, err := w.tree.Stat(from)
 	require.NoError(w.t, err)
@@ -42,7 +42,7 @@ func (w *world) rename(from, to string) {
 }
 
 func TestAHeldFileIsSentUnderItsFinalName(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("f.txt.part", data(2*chunk, 1)))
 	require.Equal(t, state.Held, w.noResult("f.txt.part").State)
 	require.Empty(t, w.mem.Counts().Calls)
@@ -55,7 +55,7 @@ func TestAHeldFileIsSentUnderItsFinalName(t *testing.T) {
 }
 
 func TestAHeldFileIsRenamedWhileItIsOpen(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	f := w.openFile("f.tmp")
 	f.replace(data(2*chunk, 1))
 	require.NoError(t, f.commit())
@@ -66,8 +66,8 @@ func TestAHeldFileIsRenamedWhileItIsOpen(t *testing.T) {
 	w.uploaded("f")
 }
 
-func TestAHeldFileThatNobodyRenames(t *testing.T) {
-	w := newWorld(t, names(uploader.NamePolicy{HoldFor: time.Millisecond}))
+func TestAHeldFileThatIsNotRenamed(t *testing.T) {
+	w := newHarness(t, names(uploader.NamePolicy{HoldFor: time.Millisecond}))
 	f := w.openFile("f.tmp")
 	f.replace(data(2*chunk, 1))
 	require.NoError(t, f.commit())
@@ -77,7 +77,7 @@ func TestAHeldFileThatNobodyRenames(t *testing.T) {
 }
 
 func TestAHeldFileThatIsOpenAgainIsNotSent(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	g := w.openFile("f.tmp")
 	ended, cancel := context.WithCancel(context.Background())
@@ -91,7 +91,7 @@ func TestAHeldFileThatIsOpenAgainIsNotSent(t *testing.T) {
 }
 
 func TestDrainSendsWhatIsHeld(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	require.NoError(t, w.put("g.tmp", data(2*chunk, 2)))
 	require.NoError(t, w.up.Retry("g.tmp"))
@@ -101,7 +101,7 @@ func TestDrainSendsWhatIsHeld(t *testing.T) {
 }
 
 func TestAHeldFileIsHeldAfterARemount(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	w.remount()
 	require.Equal(t, state.Held, w.status("f.tmp").State)
@@ -111,7 +111,7 @@ func TestAHeldFileIsHeldAfterARemount(t *testing.T) {
 }
 
 func TestAHeldFileIsChanged(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	require.NoError(t, w.put("f.tmp", data(3*chunk, 2)))
 	require.Equal(t, state.Held, w.status("f.tmp").State)
@@ -121,13 +121,13 @@ func TestAHeldFileIsChanged(t *testing.T) {
 }
 
 func TestHoldNothing(t *testing.T) {
-	w := newWorld(t, names(uploader.NamePolicy{NoHold: true}))
+	w := newHarness(t, names(uploader.NamePolicy{NoHold: true}))
 	require.NoError(t, w.put("f.tmp", data(2*chunk, 1)))
 	w.uploaded("f.tmp")
 }
 
 func TestExcludedFilesAreNeverSent(t *testing.T) {
-	w := newWorld(t, names(uploader.NamePolicy{HoldFor: time.Hour, Exclude: []string{"*.log"}}))
+	w := newHarness(t, names(uploader.NamePolicy{HoldFor: time.Hour, Exclude: []string{"*.log"}}))
 	require.NoError(t, w.put("a.log", data(2*chunk, 1)))
 	require.NoError(t, w.put("b.tmp", data(2*chunk, 2)))
 	w.rename("b.tmp", "b.log")
@@ -152,7 +152,7 @@ func TestExcludedFilesAreNeverSent(t *testing.T) {
 }
 
 func TestExcludedWhileItIsSent(t *testing.T) {
-	w := newWorld(t, names(uploader.NamePolicy{Exclude: []string{"*.log"}}))
+	w := newHarness(t, names(uploader.NamePolicy{Exclude: []string{"*.log"}}))
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("a")
 	f.replace(data(2*chunk, 1))
@@ -171,7 +171,7 @@ func TestExcludedWhileItIsSent(t *testing.T) {
 }
 
 func TestRenamingACompletedFileKeepsItsFile(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("a", data(2*chunk, 1)))
 	before := w.uploaded("a")
 	w.rename("a", "b")
@@ -189,7 +189,7 @@ func TestRenamingACompletedFileKeepsItsFile(t *testing.T) {
 }
 
 func TestRenamedDirectoriesTakeTheirSessionsWithThem(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, os.MkdirAll(w.path("d/sub"), 0o700))
 	require.NoError(t, os.MkdirAll(w.path("dd"), 0o700))
 	for _, name := range []string{"d/sub/a.tmp", "dd/a.tmp"} {
@@ -207,7 +207,7 @@ func TestRenamedDirectoriesTakeTheirSessionsWithThem(t *testing.T) {
 }
 
 // paths are those that a snapshot names.
-func (w *world) paths() []string {
+func (w *harness) paths() []string {
 	w.t.Helper()
 	snap, err := w.up.Snapshot()
 	require.NoError(w.t, err)
@@ -219,7 +219,7 @@ func (w *world) paths() []string {
 }
 
 func TestTwoDirectoriesChangePlaces(t *testing.T) {
-	w := newWorld(t, names(uploader.NamePolicy{HoldFor: time.Hour, Hold: []string{"a/*", "b/*"}}))
+	w := newHarness(t, names(uploader.NamePolicy{HoldFor: time.Hour, Hold: []string{"a/*", "b/*"}}))
 	require.NoError(t, os.Mkdir(w.path("a"), 0o700))
 	require.NoError(t, os.Mkdir(w.path("b"), 0o700))
 	require.NoError(t, w.put("a/1", data(chunk, 1)))
@@ -235,14 +235,14 @@ func TestTwoDirectoriesChangePlaces(t *testing.T) {
 	}
 }
 
-func (w *world) exchange(a, b string) {
+func (w *harness) exchange(a, b string) {
 	w.t.Helper()
 	require.NoError(w.t, unix.Renameat2(unix.AT_FDCWD, w.path(a), unix.AT_FDCWD, w.path(b), unix.RENAME_EXCHANGE))
 	w.up.Exchanged(a, b)
 }
 
 func TestAFileAndADirectoryChangePlaces(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, os.Mkdir(w.path("d"), 0o700))
 	require.NoError(t, w.put("d/f.tmp", data(chunk, 1)))
 	require.NoError(t, w.put("g.tmp", data(chunk, 2)))
@@ -254,7 +254,7 @@ func TestAFileAndADirectoryChangePlaces(t *testing.T) {
 }
 
 func TestTwoFilesChangePlaces(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("a.tmp", data(chunk, 1)))
 	require.NoError(t, w.put("b", data(chunk, 2)))
 	w.exchange("a.tmp", "b")
@@ -275,7 +275,7 @@ func TestRemovedWhileItIsSent(t *testing.T) {
 		"completing": {apitest.OpComplete, apitest.Before},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			gate := w.mem.Hold(at.op, at.stage)
 			f := w.openFile("f")
 			f.replace(data(3*chunk, 1))
@@ -299,10 +299,10 @@ func TestRemovedWhileItIsSent(t *testing.T) {
 }
 
 // deleted are the descriptors that lead to files of the tree.
-func (w *world) deleted() []string { return descriptors(w.t, w.path("")+"/") }
+func (w *harness) deleted() []string { return descriptors(w.t, w.path("")+"/") }
 
 // remove unlinks a file's name, and tells the Uploader.
-func (w *world) remove(rel string) {
+func (w *harness) remove(rel string) {
 	w.t.Helper()
 	key := w.key(rel)
 	f, err := os.Open(w.path(rel))
@@ -315,7 +315,7 @@ func (w *world) remove(rel string) {
 }
 
 func TestTheUploadOfARemovedFileIsCancelled(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	cancelled := make(chan struct{})
 	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
@@ -341,7 +341,7 @@ func TestTheUploadOfARemovedFileIsCancelled(t *testing.T) {
 }
 
 func TestRemovedWithoutASession(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("f", data(chunk, 1)))
 	key := w.key("f")
 	w.remove("f")
@@ -354,7 +354,7 @@ func TestRemovedWithoutASession(t *testing.T) {
 }
 
 func TestRemovedHeldAndFailedFilesLeaveNothing(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("a.tmp", data(chunk, 1)))
 	w.mem.Fail(apitest.OpCreate, apitest.Before, refusal())
 	require.Error(t, w.put("b", data(chunk, 1)))
@@ -373,7 +373,7 @@ func TestRemovedHeldAndFailedFilesLeaveNothing(t *testing.T) {
 }
 
 func TestAHardLinkOutlivesTheFirstName(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("a.tmp", data(chunk, 1)))
 	require.NoError(t, os.Link(w.path("a.tmp"), w.path("a")))
 	w.up.Linked(w.key("a"), "a")
@@ -393,16 +393,16 @@ func TestAHardLinkOutlivesTheFirstName(t *testing.T) {
 }
 
 func TestAFileGetsItsFirstNameLate(t *testing.T) {
-	link := func(w *world, f *file, rel string) {
+	link := func(w *harness, f *file, rel string) {
 		// A descriptor's file cannot be linked again once its name is
 		// gone, but one made with O_TMPFILE can.
 		require.NoError(w.t, unix.Linkat(unix.AT_FDCWD, procName(f.f), unix.AT_FDCWD, w.path(rel), unix.AT_SYMLINK_FOLLOW))
 		w.up.Renamed("", rel, f.key, false)
 	}
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.unnamed()
 	f.replace(data(2*chunk, 1))
-	require.NoError(t, f.commit(), "nobody can want it yet")
+	require.NoError(t, f.commit(), "it has no name yet")
 	require.False(t, f.Dirty())
 	link(w, f, "f")
 	require.True(t, f.Dirty())
@@ -420,7 +420,7 @@ func TestAFileGetsItsFirstNameLate(t *testing.T) {
 }
 
 func TestAnUnnamedFileIsNeverSent(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f := w.tmpfile()
 	f.replace(data(2*chunk, 1))
 	require.NoError(t, f.commit())
@@ -432,7 +432,7 @@ func TestAnUnnamedFileIsNeverSent(t *testing.T) {
 }
 
 func TestMtimeAloneIsNoChange(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
 	touch := func(at time.Time) {
 		require.NoError(t, w.up.Touch(w.key("f"), func() (int64, error) {

@@ -17,7 +17,7 @@ import (
 
 // openBlind opens a file as in passthrough: what is written goes past the daemon,
 // through the second handle.
-func (w *world) openBlind(rel string) (*file, *os.File) {
+func (w *harness) openBlind(rel string) (*file, *os.File) {
 	w.t.Helper()
 	through, err := os.OpenFile(w.path(rel), os.O_RDWR|os.O_CREATE, 0o600)
 	require.NoError(w.t, err)
@@ -34,7 +34,7 @@ func (w *world) openBlind(rel string) (*file, *os.File) {
 }
 
 func TestBlindWritesAreFound(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f, through := w.openBlind("f")
 	require.False(t, f.Dirty())
 	_, err := through.WriteAt(data(5*chunk+3, 1), 0)
@@ -61,7 +61,7 @@ func TestBlindWritesAreFound(t *testing.T) {
 func TestABlindChangeDuringTheSending(t *testing.T) {
 	for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart} {
 		for _, stage := range []apitest.Stage{apitest.Before, apitest.After} {
-			w := newWorld(t)
+			w := newHarness(t)
 			gate := w.mem.Hold(op, stage)
 			f, through := w.openBlind("f")
 			_, err := through.WriteAt(data(5*chunk, 1), 0)
@@ -83,7 +83,7 @@ func TestABlindChangeDuringTheSending(t *testing.T) {
 }
 
 func TestAMappingOutlivesItsHandle(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f, through := w.openBlind("f")
 	_, err := through.WriteAt(data(8*chunk, 1), 0)
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func TestAMappingOutlivesItsHandle(t *testing.T) {
 }
 
 func TestABlindFileIsRemoved(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, through := w.openBlind("f")
 	_, err := through.WriteAt(data(5*chunk, 1), 0)
@@ -116,7 +116,7 @@ func TestABlindFileIsRemoved(t *testing.T) {
 }
 
 func TestTheMountEndsWithABlindFileOpen(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	f, through := w.openBlind("f")
 	_, err := through.WriteAt(data(5*chunk, 1), 0)
 	require.NoError(t, err)

@@ -94,7 +94,7 @@ func TestResumedPartsMayHaveAnySize(t *testing.T) {
 				continue
 			}
 			require.Contains(t, known, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: p.id})
-			require.False(t, p.matched, "nobody has compared it yet")
+			require.False(t, p.matched, "it was not compared yet")
 			taken++
 		}
 		require.Equal(t, len(known), taken+x.replaced)

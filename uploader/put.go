@@ -20,10 +20,9 @@ import (
 // ErrChanged is the error of a put whose file was written to while it was being
 // sent: what the API would have got is neither what was there before nor what is
 // there now.
-var ErrChanged = errors.New("the file changed while it was being sent, and nothing was published: put it again when nobody writes to it")
+var ErrChanged = errors.New("the file changed while it was being sent, and nothing was published: put it again when no program writes to it")
 
-// putRemembered is how long the journal remembers a put that nobody has gone on
-// with. Its Upload has expired long before; what is left is a name and an answer
+// putRemembered is how long the journal remembers a put that was not continued. Its Upload has expired long before; what is left is a name and an answer
 // that was lost.
 const putRemembered = 30 * 24 * time.Hour
 

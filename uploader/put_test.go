@@ -19,12 +19,12 @@ import (
 )
 
 // newPutWorld is a world without a tree. Its files lie anywhere.
-func newPutWorld(t *testing.T) *world {
-	return newWorld(t, func(o *uploader.Options) { o.Tree = nil })
+func newPutWorld(t *testing.T) *harness {
+	return newHarness(t, func(o *uploader.Options) { o.Tree = nil })
 }
 
 // userFile writes a file of the user's and returns its path.
-func (w *world) userFile(name string, content []byte) string {
+func (w *harness) userFile(name string, content []byte) string {
 	w.t.Helper()
 	path := filepath.Join(w.t.TempDir(), name)
 	require.NoError(w.t, os.WriteFile(path, content, 0o400))
@@ -32,7 +32,7 @@ func (w *world) userFile(name string, content []byte) string {
 }
 
 // openPut prepares a put that is closed with the test, if not before.
-func (w *world) openPut(path string, spec api.Spec) *uploader.Put {
+func (w *harness) openPut(path string, spec api.Spec) *uploader.Put {
 	w.t.Helper()
 	f, err := os.Open(path)
 	require.NoError(w.t, err)
@@ -49,7 +49,7 @@ func run(p *uploader.Put) (*uploader.Status, error) {
 }
 
 // putWhole puts a file and leaves its result in the journal.
-func (w *world) putWhole(path string, spec api.Spec) *uploader.Status {
+func (w *harness) putWhole(path string, spec api.Spec) *uploader.Status {
 	w.t.Helper()
 	p := w.openPut(path, spec)
 	defer p.Close()
@@ -60,7 +60,7 @@ func (w *world) putWhole(path string, spec api.Spec) *uploader.Status {
 }
 
 // stored checks what the API has as the File.
-func (w *world) stored(st *uploader.Status, want []byte) {
+func (w *harness) stored(st *uploader.Status, want []byte) {
 	w.t.Helper()
 	got, ok := w.mem.Content(st.FileID)
 	require.True(w.t, ok)
@@ -122,7 +122,7 @@ func TestPutResultNotPassedOn(t *testing.T) {
 
 // cutOff puts a file until n of its parts are acknowledged, and then kills the
 // process.
-func (w *world) cutOff(path string, spec api.Spec, n int, meanwhile ...func()) {
+func (w *harness) cutOff(path string, spec api.Spec, n int, meanwhile ...func()) {
 	w.t.Helper()
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	p := w.openPut(path, spec)

@@ -34,7 +34,7 @@ const identity = 8
 // what is at the API with what is in the tree.
 func TestRandomWritersAndFaults(t *testing.T) {
 	const rounds, writers = 3, 6
-	w := newWorld(t, func(o *uploader.Options) { o.CloseTimeout = patience })
+	w := newHarness(t, func(o *uploader.Options) { o.CloseTimeout = patience })
 	faults := &weather{mem: w.mem, r: rand.New(rand.NewPCG(11, 12))}
 	var files []*randomFile
 	for i := range writers {
@@ -99,7 +99,7 @@ func TestRandomWritersAndFaults(t *testing.T) {
 		if id := owner[f.ID]; id != 0 {
 			require.Equal(t, binary.BigEndian.Uint64(content), id, "%s has the content of another file", f.ID)
 		} else {
-			require.Empty(t, current[string(content)], "its content has become %s too, which nobody knows of", f.ID)
+			require.Empty(t, current[string(content)], "its content has become %s too, which is known nowhere", f.ID)
 		}
 	}
 	require.Greater(t, len(w.mem.Files()), rounds*writers)
@@ -135,7 +135,7 @@ func (f *weather) strike(_ context.Context, c apitest.Call) error {
 // randomFile is a file that one goroutine changes, as the kernel does for an
 // inode; closes wait beside it.
 type randomFile struct {
-	w     *world
+	w     *harness
 	r     *rand.Rand
 	dir   string
 	rel   string

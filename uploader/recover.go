@@ -16,7 +16,7 @@ import (
 //   - A file whose last close had been seen is sent. Parts that the API has and
 //     that still equal the file are not sent again.
 //   - A file that was open and changed, or whose content is not the one that was
-//     completed, is interrupted: nobody can tell whether it is whole.
+//     completed, is interrupted: whether it is whole cannot be told.
 //   - A file that the journal does not know was made behind the mount, or the
 //     last records were lost with the power: interrupted too.
 func (u *Uploader) recover() error {

@@ -16,7 +16,7 @@ import (
 )
 
 // sent sends n parts of the file f of size bytes, and leaves the others waiting.
-func sent(t *testing.T, w *world, size, n int) {
+func sent(t *testing.T, w *harness, size, n int) {
 	t.Helper()
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f := w.openFile("f")
@@ -29,17 +29,17 @@ func sent(t *testing.T, w *world, size, n int) {
 }
 
 // goOn lets all parts pass from now on.
-func goOn(w *world) func() {
+func goOn(w *harness) func() {
 	return func() { w.mem.Hold(apitest.OpPart, apitest.Before).Open() }
 }
 
 func TestAcknowledgedPartsAreNotSentAgain(t *testing.T) {
-	for name, restart := range map[string]func(*world){
-		"killed":    func(w *world) { w.crash(goOn(w)) },
-		"unmounted": func(w *world) { w.stop(); goOn(w)(); w.start() },
+	for name, restart := range map[string]func(*harness){
+		"killed":    func(w *harness) { w.crash(goOn(w)) },
+		"unmounted": func(w *harness) { w.stop(); goOn(w)(); w.start() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			sent(t, w, 6*chunk+1, 4)
 			before := w.status("f")
 			restart(w)
@@ -54,7 +54,7 @@ func TestAcknowledgedPartsAreNotSentAgain(t *testing.T) {
 }
 
 func TestPartsThatDoNotMatchAreSentAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	sent(t, w, 6*chunk, 5)
 	w.crash(goOn(w), func() {
 		f, err := os.OpenFile(w.path("f"), os.O_RDWR, 0)
@@ -72,7 +72,7 @@ func TestPartsThatDoNotMatchAreSentAgain(t *testing.T) {
 func TestAnUploadThatExpiredMeanwhile(t *testing.T) {
 	for name, known := range map[string]bool{"as the journal knows": true, "as only the API knows": false} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			sent(t, w, 6*chunk, 3)
 			w.crash(goOn(w), func() {
 				w.mem.Expire("upload_0001")
@@ -88,7 +88,7 @@ func TestAnUploadThatExpiredMeanwhile(t *testing.T) {
 }
 
 func TestAnotherPartSizeAtTheNextMount(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	sent(t, w, 6*chunk, 3)
 	before := w.status("f").PartIDs
 	w.crash(goOn(w), func() { w.opts.PartSize = chunk * 3 / 2 })
@@ -112,7 +112,7 @@ func TestAnotherPartSizeAtTheNextMount(t *testing.T) {
 }
 
 func TestAnOutageOutlivesTheDaemon(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	down := make([]error, 200)
 	for i := range down {
 		down[i] = apitest.ServerError()
@@ -129,7 +129,7 @@ func TestAnOutageOutlivesTheDaemon(t *testing.T) {
 }
 
 func TestFailedIsTriedAgainAtTheNextMount(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Quota())
 	require.Error(t, w.put("f", data(3*chunk, 1)))
 	w.remount()
@@ -139,7 +139,7 @@ func TestFailedIsTriedAgainAtTheNextMount(t *testing.T) {
 }
 
 func TestFilesThatWereOpenAreInterrupted(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("rewritten", data(chunk, 1)))
 	require.NoError(t, w.put("read", data(chunk, 2)))
 	f, g, e := w.openFile("new"), w.openFile("rewritten"), w.openFile("empty")
@@ -185,7 +185,7 @@ func TestCompletedFilesAreComparedWithTheTree(t *testing.T) {
 		"another, equally long": {func(p string) error { return os.WriteFile(p, data(3*chunk, 2), 0o600) }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newHarness(t)
 			require.NoError(t, w.put("f", data(3*chunk, 1)))
 			before := w.uploaded("f")
 			for range 2 {
@@ -210,7 +210,7 @@ func TestCompletedFilesAreComparedWithTheTree(t *testing.T) {
 }
 
 func TestFilesMadeBehindTheMountAreKept(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	require.NoError(t, w.put("known", data(chunk, 1)))
 	w.stop()
 	require.NoError(t, os.MkdirAll(w.path("a/b"), 0o700))
@@ -229,7 +229,7 @@ func TestFilesMadeBehindTheMountAreKept(t *testing.T) {
 }
 
 func TestRowsWithoutAFileAreForgotten(t *testing.T) {
-	w := newWorld(t, patient)
+	w := newHarness(t, patient)
 	require.NoError(t, w.put("done", data(chunk, 1)))
 	require.NoError(t, w.put("held.tmp", data(chunk, 1)))
 	keys := []string{"done", "held.tmp"}
@@ -245,7 +245,7 @@ func TestRowsWithoutAFileAreForgotten(t *testing.T) {
 }
 
 func TestAChangedFileWhateverItsState(t *testing.T) {
-	w := newWorld(t, func(o *uploader.Options) {
+	w := newHarness(t, func(o *uploader.Options) {
 		o.Names = uploader.NamePolicy{HoldFor: time.Hour, Exclude: []string{"*.log"}}
 	})
 	names := []string{"held.tmp", "excluded.log", "failed", "empty", "uploading"}
@@ -287,7 +287,7 @@ func TestAChangedFileWhateverItsState(t *testing.T) {
 }
 
 func TestAFileThatMovedBehindTheMount(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	sent(t, w, 3*chunk, 1)
 	w.crash(goOn(w), func() {
 		require.NoError(t, os.Mkdir(w.path("d"), 0o700))
@@ -303,7 +303,7 @@ func TestCloseWhileEverythingIsBusy(t *testing.T) {
 			if stage == apitest.MidBody && op != apitest.OpPart {
 				continue
 			}
-			w := newWorld(t)
+			w := newHarness(t)
 			gate := w.mem.Hold(op, stage)
 			var answers []*answer
 			names := []string{"a", "b", "c", "d", "e", "f", "g", "h"}
@@ -338,7 +338,7 @@ func TestCloseWhileEverythingIsBusy(t *testing.T) {
 }
 
 func TestDrain(t *testing.T) {
-	w := newWorld(t)
+	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpPart, apitest.Before)
 	f, g := w.openFile("f"), w.openFile("g")
 	f.replace(data(chunk, 1))

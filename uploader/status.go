@@ -2,8 +2,10 @@ package uploader
 
 import (
 	"fmt"
+	"sort"
 	"time"
 
+	"uploadfs/uploader/backing"
 	"uploadfs/uploader/journal"
 	"uploadfs/uploader/state"
 )
@@ -55,6 +57,58 @@ type Snapshot struct {
 	Files    []*Status           `json:"files"` // all that are neither completed nor empty, by path
 	Parallel int                 `json:"parallel"`
 	InFlight int                 `json:"in_flight"` // API calls under way
+}
+
+// Status is what is known of the file with this key, whose name is path now. It
+// never waits for anything but a look into the journal.
+func (u *Uploader) Status(key backing.Key, path string) *Status {
+	u.mu.Lock()
+	s := u.sessions[key]
+	u.mu.Unlock()
+	if s != nil {
+		if s.mu.TryLock() { // else a new status is about to be published
+			s.observer.poll()
+			s.mu.Unlock()
+		}
+		return s.status.Load()
+	}
+	r, err := u.journal.Get(key)
+	if err != nil {
+		u.log.Error("no status", "path", path, "error", err)
+	}
+	if r == nil {
+		r = &journal.Record{Key: key, State: state.Empty}
+	}
+	r.Path = path
+	return statusOf(r, nil, time.Time{})
+}
+
+// Snapshot is what is known of the whole tree at about one moment.
+func (u *Uploader) Snapshot() (Snapshot, error) {
+	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: int(u.inflight.Load())}
+	var err error
+	if snap.Counts, err = u.journal.Counts(); err != nil {
+		return snap, err
+	}
+	rows, err := u.journal.Unfinished()
+	if err != nil {
+		return snap, err
+	}
+	for _, r := range rows {
+		u.mu.Lock()
+		s := u.sessions[r.Key]
+		u.mu.Unlock()
+		if s != nil {
+			snap.Files = append(snap.Files, s.status.Load())
+			continue
+		}
+		if r.Parts, err = u.journal.Parts(r.Key); err != nil {
+			return snap, err
+		}
+		snap.Files = append(snap.Files, statusOf(r, nil, time.Time{}))
+	}
+	sort.Slice(snap.Files, func(i, j int) bool { return snap.Files[i].Path < snap.Files[j].Path })
+	return snap, nil
 }
 
 // statusOf is the record as people see it, with the parts of the transfer x where

@@ -31,7 +31,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"sort"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -158,8 +157,8 @@ func (u *Uploader) Close() error {
 	}
 	u.mu.Unlock()
 	for _, s := range all {
-		// Whoever starts a goroutine does it under mu, after a look at ctx:
-		// past this loop nobody does.
+		// A goroutine is started under mu, after a look at ctx. So none is
+		// started any more past this loop.
 		s.mu.Lock()
 		s.stopDeferring()
 		if s.xfer != nil {
@@ -244,58 +243,6 @@ func (s *session) idle() bool {
 	return s.unlinked || s.put != nil
 }
 
-// Status is what is known of the file with this key, whose name is path now. It
-// never waits for anything but a look into the journal.
-func (u *Uploader) Status(key backing.Key, path string) *Status {
-	u.mu.Lock()
-	s := u.sessions[key]
-	u.mu.Unlock()
-	if s != nil {
-		if s.mu.TryLock() { // else somebody is about to publish
-			s.observer.poll()
-			s.mu.Unlock()
-		}
-		return s.status.Load()
-	}
-	r, err := u.journal.Get(key)
-	if err != nil {
-		u.log.Error("no status", "path", path, "error", err)
-	}
-	if r == nil {
-		r = &journal.Record{Key: key, State: state.Empty}
-	}
-	r.Path = path
-	return statusOf(r, nil, time.Time{})
-}
-
-// Snapshot is what is known of the whole tree at about one moment.
-func (u *Uploader) Snapshot() (Snapshot, error) {
-	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: int(u.inflight.Load())}
-	var err error
-	if snap.Counts, err = u.journal.Counts(); err != nil {
-		return snap, err
-	}
-	rows, err := u.journal.Unfinished()
-	if err != nil {
-		return snap, err
-	}
-	for _, r := range rows {
-		u.mu.Lock()
-		s := u.sessions[r.Key]
-		u.mu.Unlock()
-		if s != nil {
-			snap.Files = append(snap.Files, s.status.Load())
-			continue
-		}
-		if r.Parts, err = u.journal.Parts(r.Key); err != nil {
-			return snap, err
-		}
-		snap.Files = append(snap.Files, statusOf(r, nil, time.Time{}))
-	}
-	sort.Slice(snap.Files, func(i, j int) bool { return snap.Files[i].Path < snap.Files[j].Path })
-	return snap, nil
-}
-
 // Retry tries a file again that failed, or sends one that was interrupted as it
 // is. The error says why there is nothing to try.
 func (u *Uploader) Retry(path string) error {
@@ -330,173 +277,9 @@ func (u *Uploader) Retry(path string) error {
 	return nil
 }
 
-// Renamed tells that a file, or a directory with all below it, has another name.
-// A held file with a final name is sent now.
-func (u *Uploader) Renamed(from, to string, key backing.Key, dir bool) {
-	if !dir {
-		u.named(key, to)
-		return
-	}
-	u.moved(func(path string) (string, bool) { return rebase(path, from, to) })
-	u.recordMove(from, to)
-}
-
-// moved gives every session whose file has another path now the one that where
-// says.
-func (u *Uploader) moved(where func(path string) (string, bool)) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for _, s := range u.sessions {
-		s.mu.Lock()
-		if path, ok := where(s.rec.Path); ok {
-			s.rec.Path = path
-			s.publish()
-			s.renamed()
-		}
-		s.mu.Unlock()
-	}
-}
-
-// rebase is where a path leads that was below the directory from, which is to now.
-func rebase(path, from, to string) (string, bool) {
-	rest, ok := strings.CutPrefix(path, from+"/")
-	return to + "/" + rest, ok
-}
-
-func (u *Uploader) recordMove(from, to string) {
-	if err := u.journal.Renamed(from, to); err != nil {
-		u.log.Error("new name not recorded", "from", from, "to", to, "error", err)
-	}
-}
-
-// Linked tells that a file has got a further name. It goes by the name it had,
-// unless that was one for unfinished files and the new one is not: then this is
-// how its writer gives it its final name (git does).
-func (u *Uploader) Linked(key backing.Key, path string) {
-	if was := u.Status(key, path).Path; was == path || u.names.classOf(was) == nameHeld && u.names.classOf(path) != nameHeld {
-		u.named(key, path)
-	}
-}
-
-// named gives the file the name that it is known by from now on.
-func (u *Uploader) named(key backing.Key, path string) {
-	u.mu.Lock()
-	busy := u.sessions[key] != nil
-	u.mu.Unlock()
-	if r, err := u.journal.Get(key); !busy && err == nil && r == nil {
-		return // never written to
-	}
-	s, err := u.refKey(key, path)
-	if err != nil {
-		u.log.Error("new name not recorded", "path", path, "error", err)
-		return
-	}
-	defer u.unref(s)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rec.Path = path
-	if s.unlinked {
-		s.linked()
-	}
-	s.save()
-	s.publish()
-	s.renamed()
-}
-
-// Exchanged tells that two names have changed places, with all below them.
-func (u *Uploader) Exchanged(a, b string) {
-	u.moved(func(path string) (string, bool) {
-		if now, ok := rebase(path, a, b); ok {
-			return now, true
-		}
-		return rebase(path, b, a)
-	})
-	// No path below the mount begins with a slash, so nothing is in its way.
-	const aside = "/aside"
-	u.recordMove(a, aside)
-	u.recordMove(b, a)
-	u.recordMove(aside, b)
-	for _, path := range []string{a, b} {
-		if info, err := u.tree.Stat(path); err == nil && info.Regular() {
-			u.named(info.Key, path)
-		}
-	}
-}
-
-// Touch surrounds the setting of a file's mtime, which is no change of content. do
-// sets it and returns what it is then, in ns since the epoch.
-func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) error {
-	u.mu.Lock()
-	s := u.sessions[key]
-	if s != nil {
-		s.refs++
-		defer u.unref(s)
-	}
-	u.mu.Unlock()
-	if s == nil {
-		mtime, err := do()
-		if err != nil {
-			return err
-		}
-		if err := u.journal.Touched(key, mtime); err != nil {
-			u.log.Error("new mtime not recorded", "error", err)
-		}
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.observer.poll() // what was written before must not hide behind the new time
-	mtime, err := do()
-	if err != nil {
-		return err
-	}
-	s.rec.Mtime = mtime
-	s.observer.setMtime(mtime)
-	if s.rec.State == state.Completed {
-		s.save()
-	}
-	return nil
-}
-
-// Removed tells that a file has lost the name path; last says that it was its
-// last one, and then nothing of the file is sent any more. The File, where there
-// is one, stays at the API.
-func (u *Uploader) Removed(key backing.Key, path string, last bool) {
-	if !last {
-		u.mu.Lock()
-		s := u.sessions[key]
-		u.mu.Unlock()
-		if s == nil || s.status.Load().Path != path {
-			return
-		}
-		if other, err := u.tree.Find(key, path); err == nil {
-			u.named(key, other)
-		}
-		return
-	}
-	u.mu.Lock()
-	s := u.sessions[key]
-	if s != nil {
-		s.refs++
-	}
-	u.mu.Unlock()
-	if s != nil {
-		defer u.unref(s)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.unlinked = true
-		s.stopDeferring()
-		s.dropTransfer(errUnlinked)
-		s.answer(^uint64(0), errUnlinked)
-	}
-	if err := u.journal.Delete(key); err != nil {
-		u.log.Error("not forgotten", "path", path, "error", err)
-	}
-}
-
 // Drain waits until no file is on its way to the API any more, or ctx ends, and
-// returns the paths that are left. Held files are sent at once: a drain comes
-// when nobody can rename them any more.
+// returns the paths that are left. Held files are sent at once: after a drain
+// no program can rename them any more.
 func (u *Uploader) Drain(ctx context.Context) []string {
 	for {
 		u.mu.Lock()

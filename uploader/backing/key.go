@@ -23,7 +23,7 @@ type Info struct {
 	Nlink uint32
 	Size  int64
 	Mtime int64 // nanoseconds since the epoch
-	Ctime int64 // the same; unlike mtime nobody can set it
+	Ctime int64 // the same; unlike mtime it cannot be set
 }
 
 // Regular reports whether the file is a regular one; only those are uploaded.

@@ -33,7 +33,7 @@ func Full(f *os.File) bool {
 	return err == nil && int64(st.Bfree)*int64(st.Bsize) < fullBelow
 }
 
-// HasWriter reports whether somebody else can still change the file: through a
+// HasWriter reports whether the file can still be changed: through a
 // descriptor open for writing, or through a shared writable mapping, which no
 // table of descriptors shows. f must be open for reading only. It asks for a
 // read lease (fcntl(2), F_SETLEASE), which the kernel grants only to the last

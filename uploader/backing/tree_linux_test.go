@@ -276,7 +276,7 @@ func TestTheFirstHole(t *testing.T) {
 	require.ErrorIs(t, err, unix.ENXIO)
 }
 
-func TestWhetherSomebodyCanWrite(t *testing.T) {
+func TestWhetherTheFileHasAWriter(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "f")
 	require.NoError(t, os.WriteFile(name, make([]byte, 8192), 0o600))
 	f, err := os.Open(name)

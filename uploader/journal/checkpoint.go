@@ -1,7 +1,7 @@
 package journal
 
 // walWrites is how many records go into the write-ahead log until it is brought
-// to the database even if nobody asks: an outage writes many, and completes
+// to the database even unasked: an outage writes many, and completes
 // nothing.
 const walWrites = 1000
 

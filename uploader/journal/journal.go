@@ -23,8 +23,8 @@ import (
 // Name is the base name of the database in the state directory.
 const Name = "journal.db"
 
-// disownedFor is how long the Files of removed files, and Uploads that nobody
-// asks about any more, are remembered: longer than anybody looks for a File.
+// disownedFor is how long the Files of removed files, and Uploads that
+// are not asked about any more, are remembered: longer than a File is looked for.
 const disownedFor = 30 * 24 * time.Hour
 
 // Journal is the durable memory of the sessions: SQLite with a write-ahead log.
@@ -51,7 +51,7 @@ func Open(dir string, log *slog.Logger) (*Journal, error) {
 	_, err := os.Stat(name)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	// Checkpoints sync the disk, so they are made by the syncer and never
-	// by a commit that somebody's write is waiting for.
+	// by a commit that a write is waiting for.
 	dsn := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(name) +
 		"?_pragma=busy_timeout(10000)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(0)"
 	j := &Journal{log: log, longest: walPages, wake: make(chan struct{}, 1)}

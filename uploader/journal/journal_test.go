@@ -120,7 +120,7 @@ func TestJournalKnowsWhoseAFileIs(t *testing.T) {
 	}
 	claims(map[string]bool{"file-1": true, "file-0": true, `file-"`: true, "file-": false, "file-2": false})
 
-	// What was removed is gone, but its Files are still nobody else's.
+	// What was removed is gone, but its Files are still no other file's.
 	require.NoError(t, j.Delete(a))
 	require.NoError(t, j.Delete(b))
 	require.NoError(t, j.Disown("file-3"))

@@ -166,7 +166,7 @@ func (j *Journal) Renamed(from, to string) error {
 		WHERE path = ?1 OR (path >= ?1 || '/' AND path < ?1 || '0')`, from, to)
 }
 
-// Touched records that somebody set the mtime of a completed file, so that the
+// Touched records that the mtime of a completed file was set, so that the
 // next mount does not take it for a change of content.
 func (j *Journal) Touched(key backing.Key, mtime int64) error {
 	return j.exec(`UPDATE files SET mtime=? WHERE ino=? AND birth=? AND state=?`,

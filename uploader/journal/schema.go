@@ -43,7 +43,7 @@ CREATE TABLE parts (
 	id  TEXT    NOT NULL,
 	PRIMARY KEY (ino, birth, off)
 ) WITHOUT ROWID;
-CREATE TABLE completing (         -- Uploads of which nobody knows whether they have become Files
+CREATE TABLE completing (         -- Uploads that may have become Files: it is not known
 	upload_id TEXT    NOT NULL PRIMARY KEY,
 	filename  TEXT    NOT NULL, purpose TEXT NOT NULL, declared INTEGER NOT NULL,
 	since     INTEGER NOT NULL    -- when the Upload was created, ns

@@ -1,0 +1,172 @@
+package uploader
+
+import (
+	"strings"
+
+	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
+)
+
+// Renamed tells that a file, or a directory with all below it, has another name.
+// A held file with a final name is sent now.
+func (u *Uploader) Renamed(from, to string, key backing.Key, dir bool) {
+	if !dir {
+		u.named(key, to)
+		return
+	}
+	u.moved(func(path string) (string, bool) { return rebase(path, from, to) })
+	u.recordMove(from, to)
+}
+
+// moved gives every session whose file has another path now the one that where
+// says.
+func (u *Uploader) moved(where func(path string) (string, bool)) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, s := range u.sessions {
+		s.mu.Lock()
+		if path, ok := where(s.rec.Path); ok {
+			s.rec.Path = path
+			s.publish()
+			s.renamed()
+		}
+		s.mu.Unlock()
+	}
+}
+
+// rebase is where a path leads that was below the directory from, which is to now.
+func rebase(path, from, to string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, from+"/")
+	return to + "/" + rest, ok
+}
+
+func (u *Uploader) recordMove(from, to string) {
+	if err := u.journal.Renamed(from, to); err != nil {
+		u.log.Error("new name not recorded", "from", from, "to", to, "error", err)
+	}
+}
+
+// Linked tells that a file has got a further name. It goes by the name it had,
+// unless that was one for unfinished files and the new one is not: then this is
+// how its writer gives it its final name (git does).
+func (u *Uploader) Linked(key backing.Key, path string) {
+	if was := u.Status(key, path).Path; was == path || u.names.classOf(was) == nameHeld && u.names.classOf(path) != nameHeld {
+		u.named(key, path)
+	}
+}
+
+// named gives the file the name that it is known by from now on.
+func (u *Uploader) named(key backing.Key, path string) {
+	u.mu.Lock()
+	busy := u.sessions[key] != nil
+	u.mu.Unlock()
+	if r, err := u.journal.Get(key); !busy && err == nil && r == nil {
+		return // never written to
+	}
+	s, err := u.refKey(key, path)
+	if err != nil {
+		u.log.Error("new name not recorded", "path", path, "error", err)
+		return
+	}
+	defer u.unref(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rec.Path = path
+	if s.unlinked {
+		s.linked()
+	}
+	s.save()
+	s.publish()
+	s.renamed()
+}
+
+// Exchanged tells that two names have changed places, with all below them.
+func (u *Uploader) Exchanged(a, b string) {
+	u.moved(func(path string) (string, bool) {
+		if now, ok := rebase(path, a, b); ok {
+			return now, true
+		}
+		return rebase(path, b, a)
+	})
+	// No path below the mount begins with a slash, so nothing is in its way.
+	const aside = "/aside"
+	u.recordMove(a, aside)
+	u.recordMove(b, a)
+	u.recordMove(aside, b)
+	for _, path := range []string{a, b} {
+		if info, err := u.tree.Stat(path); err == nil && info.Regular() {
+			u.named(info.Key, path)
+		}
+	}
+}
+
+// Touch surrounds the setting of a file's mtime, which is no change of content. do
+// sets it and returns what it is then, in ns since the epoch.
+func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) error {
+	u.mu.Lock()
+	s := u.sessions[key]
+	if s != nil {
+		s.refs++
+		defer u.unref(s)
+	}
+	u.mu.Unlock()
+	if s == nil {
+		mtime, err := do()
+		if err != nil {
+			return err
+		}
+		if err := u.journal.Touched(key, mtime); err != nil {
+			u.log.Error("new mtime not recorded", "error", err)
+		}
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observer.poll() // what was written before must not hide behind the new time
+	mtime, err := do()
+	if err != nil {
+		return err
+	}
+	s.rec.Mtime = mtime
+	s.observer.setMtime(mtime)
+	if s.rec.State == state.Completed {
+		s.save()
+	}
+	return nil
+}
+
+// Removed tells that a file has lost the name path; last says that it was its
+// last one, and then nothing of the file is sent any more. The File, where there
+// is one, stays at the API.
+func (u *Uploader) Removed(key backing.Key, path string, last bool) {
+	if !last {
+		u.mu.Lock()
+		s := u.sessions[key]
+		u.mu.Unlock()
+		if s == nil || s.status.Load().Path != path {
+			return
+		}
+		if other, err := u.tree.Find(key, path); err == nil {
+			u.named(key, other)
+		}
+		return
+	}
+	u.mu.Lock()
+	s := u.sessions[key]
+	if s != nil {
+		s.refs++
+	}
+	u.mu.Unlock()
+	if s != nil {
+		defer u.unref(s)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.unlinked = true
+		s.stopDeferring()
+		s.dropTransfer(errUnlinked)
+		s.answer(^uint64(0), errUnlinked)
+	}
+	if err := u.journal.Delete(key); err != nil {
+		u.log.Error("not forgotten", "path", path, "error", err)
+	}
+}
