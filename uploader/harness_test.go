@@ -133,10 +133,10 @@ func (w *harness) crash(meanwhile ...func()) {
 // file is a handle of the mount.
 type file struct {
 	*uploader.Writer
-	world *harness
-	f     *os.File
-	rel   string
-	key   backing.Key
+	h   *harness
+	f   *os.File
+	rel string
+	key backing.Key
 }
 
 func (w *harness) openFile(rel string) *file {
@@ -174,32 +174,32 @@ func (w *harness) handle(f *os.File, rel string) (*file, error) {
 }
 
 func (f *file) writeAt(off int64, data []byte) {
-	f.world.t.Helper()
+	f.h.t.Helper()
 	_, err := f.Write(off, int64(len(data)), func() (int64, error) {
 		n, err := f.f.WriteAt(data, off)
 		return int64(n), err
 	})
-	require.NoError(f.world.t, err)
+	require.NoError(f.h.t, err)
 }
 
 func (f *file) failWrite(off, n, done int64, cause error) {
-	f.world.t.Helper()
+	f.h.t.Helper()
 	_, err := f.Write(off, n, func() (int64, error) {
 		k, err := f.f.WriteAt(make([]byte, done), off)
-		require.NoError(f.world.t, err)
+		require.NoError(f.h.t, err)
 		return int64(k), cause
 	})
-	require.ErrorIs(f.world.t, err, cause)
+	require.ErrorIs(f.h.t, err, cause)
 }
 
 func (f *file) truncate(size int64) {
-	f.world.t.Helper()
-	require.NoError(f.world.t, f.Resize(size, func() error { return f.f.Truncate(size) }))
+	f.h.t.Helper()
+	require.NoError(f.h.t, f.Resize(size, func() error { return f.f.Truncate(size) }))
 }
 
 // replace writes the whole content anew.
 func (f *file) replace(data []byte) {
-	f.world.t.Helper()
+	f.h.t.Helper()
 	f.truncate(0)
 	f.writeAt(0, data)
 }
@@ -211,8 +211,8 @@ func (f *file) commit() error {
 }
 
 func (f *file) close() {
-	if f.world.open[f] {
-		delete(f.world.open, f)
+	if f.h.open[f] {
+		delete(f.h.open, f)
 		f.Writer.Close()
 		f.f.Close()
 	}
