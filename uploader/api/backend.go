@@ -6,10 +6,9 @@ import (
 	"time"
 )
 
-// MaxPart and MaxUpload are the largest part and the largest Upload that the
-// API takes, in bytes. Its text says "64 MB" and "8 GB"; the official helper
-// sends parts of 64 MiB, which are accepted, and for the Upload the service has
-// the last word below 8 GiB.
+// The bounds of a part and of an Upload, in bytes. The API's reference says "64 MB"
+// and "8 GB". The official helper sends parts of 64 MiB, and they are accepted. For
+// an Upload below 8 GiB the service decides. MinPart is this program's own bound.
 const (
 	MinPart   = 8 << 20
 	MaxPart   = 64 << 20
@@ -20,24 +19,23 @@ const (
 // concurrently, also for one Upload. Every error they return carries a [Kind]
 // (see [KindOf]); an error that is not an [Error] counts as [Transient].
 //
-// A Backend makes one attempt per call and never repeats one by itself:
-// retrying belongs to the retry decorator, which is the only place that knows
-// about time between attempts.
+// A Backend makes one attempt per call and never repeats one by itself. Retrying
+// belongs to the retry decorator, the only place that waits between attempts.
 type Backend interface {
 	// Create declares an Upload of exactly spec.Bytes bytes.
 	Create(ctx context.Context, spec Spec) (Upload, error)
 
 	// AddPart sends body as one part. It reads body from its first byte at
-	// every call, so a call may be repeated with the same body, and it
-	// never holds the whole of it in memory.
+	// every call, so a call may be repeated with the same body. It never
+	// holds the whole body in memory.
 	AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (partID string, err error)
 
 	// Complete makes the File out of the parts, in the order given. md5 is
 	// the hex digest of the whole content, or "" to have none checked.
 	Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (File, error)
 
-	// Cancel ends an Upload that will not be completed. Its parts are gone
-	// then. Cancelling what is already cancelled or expired is no error.
+	// Cancel ends an Upload that will not be completed, and removes its
+	// parts. Cancelling an Upload that is cancelled or expired is no error.
 	Cancel(ctx context.Context, uploadID string) error
 
 	// FindFiles lists the Files that could be the result of a Complete
@@ -46,7 +44,7 @@ type Backend interface {
 	FindFiles(ctx context.Context, spec Spec, since time.Time) ([]File, error)
 }
 
-// Spec is what the API wants to know of a File before its first byte.
+// Spec declares a File before its first byte is sent.
 type Spec struct {
 	Filename string // base name, valid UTF-8
 	Purpose  string // one of [Purposes]
@@ -58,11 +56,11 @@ type Spec struct {
 // Upload is the API's receipt for a declared content.
 type Upload struct {
 	ID        string
-	CreatedAt time.Time // by the API's clock, as File.CreatedAt; zero if it does not say
-	ExpiresAt time.Time // by ours: after this no part and no Complete is accepted
+	CreatedAt time.Time // by the API's clock, like File.CreatedAt; zero if it does not say
+	ExpiresAt time.Time // by our clock; after it the API accepts no part and no Complete
 }
 
-// File is what an Upload becomes.
+// File is the result of a completed Upload.
 type File struct {
 	ID        string
 	Filename  string

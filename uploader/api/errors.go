@@ -8,8 +8,8 @@ import (
 	"unicode"
 )
 
-// Kind says what an error means for the content it concerns. It decides
-// whether to try again, and as what errno the error reaches the writer.
+// Kind says what an error means for the content it concerns. It decides whether the
+// call is retried, and which errno the writing program gets.
 type Kind int
 
 const (
@@ -19,19 +19,19 @@ const (
 	Gone
 	// Denied is 401 or 403: the key or its rights.
 	Denied
-	// Quota is an exhausted quota; the API says 429, but waiting does not help.
+	// Quota is an exhausted quota. Its status is 429, but waiting does not help.
 	Quota
 	// TooLarge is a size limit of the API or of a proxy (413).
 	TooLarge
 	// Refused is every other refusal that will not change by itself.
 	Refused
-	// Interrupted means that the writer did not finish: it was killed, or
-	// the file was still open when the daemon died.
+	// Interrupted means that the writing program did not finish: it was killed,
+	// or the file was still open when the daemon died.
 	Interrupted
 	// Local is an error of this machine's disk that is not a failed write.
 	Local
-	// Damaged means that a write to the backing file failed (ENOSPC, EIO, …)
-	// and that its bytes are missing: the content is not what was written.
+	// Damaged means that a write to the backing file failed (ENOSPC, EIO, …).
+	// Its bytes are missing, so the content is not what the program wrote.
 	Damaged
 	// Removed means that the file lost its last name before it was completed.
 	Removed
@@ -75,13 +75,13 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// localError wraps an error of the local disk: op failed, and errno tells why.
+// LocalError wraps an error of the local disk. op names the operation that failed.
 func LocalError(op string, err error) error {
 	return &Error{Op: op, Kind: Local, Err: err}
 }
 
-// oneLine is the message of err for a person: without line breaks or control
-// characters, and not longer than a terminal's worth.
+// OneLine returns the message of err for people: without line breaks and control
+// characters, at most 500 bytes and an ellipsis.
 func OneLine(err error) string {
 	if err == nil {
 		return ""
@@ -98,8 +98,8 @@ func OneLine(err error) string {
 	return msg
 }
 
-// KindOf finds the kind of err in its chain. What carries none is Transient: an
-// unknown fault is tried again rather than given up.
+// KindOf returns the first Kind in the chain of err. An error without one is
+// Transient: an unknown fault is retried, not given up.
 func KindOf(err error) Kind {
 	var e *Error
 	if errors.As(err, &e) {

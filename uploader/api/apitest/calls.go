@@ -91,7 +91,7 @@ func (m *Memory) AddPart(ctx context.Context, uploadID string, body *io.SectionR
 	return partID, nil
 }
 
-// read reads body from its first byte, half of it on each side of [MidBody].
+// read reads body from its first byte. [MidBody] is between its two halves.
 func (m *Memory) read(ctx context.Context, c Call, body *io.SectionReader) ([]byte, error) {
 	content := make([]byte, body.Size())
 	half := len(content) / 2
@@ -142,7 +142,7 @@ func (m *Memory) Complete(ctx context.Context, uploadID string, partIDs []string
 	return made, nil
 }
 
-// assemble puts the listed parts together and checks the rules of complete.
+// assemble joins the listed parts and checks the rules of complete.
 func (u *upload) assemble(partIDs []string, sum string) ([]byte, error) {
 	var content bytes.Buffer
 	seen := make(map[string]bool)
@@ -205,7 +205,7 @@ func (m *Memory) FindFiles(ctx context.Context, spec api.Spec, since time.Time) 
 	return found, nil
 }
 
-// pending returns an Upload that takes parts, or the API's refusal. mu is held.
+// pending returns an Upload that accepts parts, or the API's refusal. mu is held.
 func (m *Memory) pending(id string) (*upload, error) {
 	u := m.uploads[id]
 	gone := func(status int, msg string) error {
@@ -226,7 +226,7 @@ func (m *Memory) pending(id string) (*upload, error) {
 	return u, nil
 }
 
-// call counts one call, passes its stages and dresses its error.
+// call counts one call, runs it through its stages and annotates its error.
 func (m *Memory) call(ctx context.Context, c Call, work func(Call) error) error {
 	m.mu.Lock()
 	m.counts.Calls[c.Op]++
@@ -247,11 +247,11 @@ func (m *Memory) call(ctx context.Context, c Call, work func(Call) error) error 
 	if err == nil {
 		err = m.at(ctx, c, After)
 	}
-	return dress(c, err)
+	return annotate(c, err)
 }
 
-// dress makes an [api.Error] of err that says what it is about.
-func dress(c Call, err error) error {
+// annotate returns err as an [api.Error] with the call's Op and Upload.
+func annotate(c Call, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -262,9 +262,9 @@ func dress(c Call, err error) error {
 	if e.Op != "" {
 		return err
 	}
-	dressed := *e
-	dressed.Op, dressed.UploadID = string(c.Op), c.UploadID
-	return &dressed
+	annotated := *e
+	annotated.Op, annotated.UploadID = string(c.Op), c.UploadID
+	return &annotated
 }
 
 func refused(msg string) *api.Error {

@@ -12,7 +12,7 @@ import (
 	"uploadfs/uploader/api"
 )
 
-// Op is a method of a Backend, by the name that its errors have in Error.Op.
+// Op names a method of a Backend, as Error.Op does.
 type Op string
 
 // The methods.
@@ -24,22 +24,22 @@ const (
 	OpFind     Op = "find"
 )
 
-// Stage is a place in a call where a [Memory] can be made to fail or to wait.
+// Stage is a point of a call at which a [Memory] can fail or wait.
 type Stage int
 
 // The stages, in order.
 const (
-	Before  Stage = iota // nothing is done yet
-	MidBody              // half of a part's body is read; other calls do not pass it
-	After                // all is done, but the caller has not heard of it: an error here is a lost answer
+	Before  Stage = iota // nothing has happened yet
+	MidBody              // half of a part's body is read; other calls have no such stage
+	After                // the call is carried out but not answered: an error here is a lost answer
 )
 
-// Call is where a call is.
+// Call identifies a call and its stage.
 type Call struct {
 	Op       Op
 	Stage    Stage
 	UploadID string // "" where there is none
-	N        int    // this is the Nth call of its Op, from 1
+	N        int    // the number of the call among those of its Op, from 1
 }
 
 type place struct {
@@ -47,7 +47,7 @@ type place struct {
 	stage Stage
 }
 
-// faults holds what a test has ordered.
+// faults holds the faults that a test has requested.
 type faults struct {
 	// mu guards the following.
 	mu     sync.Mutex
@@ -56,9 +56,9 @@ type faults struct {
 	gates  map[place]*Gate
 }
 
-// Fail makes the next calls that come to a stage fail, one with each error, in
-// order; nil lets one pass. An [api.Error] without Op gets the call's Op and
-// Upload; see [ServerError] and its neighbours.
+// Fail makes the next calls that reach a stage fail, one with each error, in order.
+// A nil lets one call continue. An [api.Error] without Op gets the call's Op and
+// Upload. See also [ServerError] and the functions after it.
 func (m *Memory) Fail(op Op, stage Stage, errs ...error) {
 	f := &m.faults
 	f.mu.Lock()
@@ -70,17 +70,17 @@ func (m *Memory) Fail(op Op, stage Stage, errs ...error) {
 	f.queued[at] = append(f.queued[at], errs...)
 }
 
-// Hook has f called by every call at every stage, after queued errors and gates.
-// An error ends the call with it. f runs on the caller's goroutine, by many at
-// once, and may block on its context. nil removes the hook.
+// Hook makes every call run f at every stage, after queued errors and gates. An error
+// of f ends the call. f runs on the goroutines of the callers, concurrently, and may
+// block until its context ends. nil removes the hook.
 func (m *Memory) Hook(f func(context.Context, Call) error) {
 	m.faults.mu.Lock()
 	defer m.faults.mu.Unlock()
 	m.faults.hook = f
 }
 
-// Hold stops every call that comes to a stage until the gate is opened or the
-// call's context ends.
+// Hold stops every call that reaches a stage until the gate is opened or the call's
+// context ends.
 func (m *Memory) Hold(op Op, stage Stage) *Gate {
 	f := &m.faults
 	f.mu.Lock()
@@ -93,7 +93,8 @@ func (m *Memory) Hold(op Op, stage Stage) *Gate {
 	return g
 }
 
-// at passes a stage, or says why not. An ended context is an error at any.
+// at runs a stage and returns the error that ends the call there, if any. An ended
+// context is an error at every stage.
 func (m *Memory) at(ctx context.Context, c Call, stage Stage) error {
 	c.Stage = stage
 	at := place{c.Op, stage}
@@ -127,7 +128,7 @@ func (m *Memory) at(ctx context.Context, c Call, stage Stage) error {
 
 // Gate holds calls at a stage. See [Memory.Hold].
 type Gate struct {
-	arrived chan struct{} // has a token after held has grown
+	arrived chan struct{} // has a token after held has changed
 	pass    chan struct{} // a receive lets one call through
 	open    chan struct{} // closed: all pass
 	once    sync.Once
@@ -163,7 +164,7 @@ func (g *Gate) Held() int {
 	return g.held
 }
 
-// Await waits until at least n calls are held. One goroutine may await at a time.
+// Await waits until at least n calls are held. Only one goroutine may await at a time.
 func (g *Gate) Await(t testing.TB, n int) {
 	t.Helper()
 	deadline := time.NewTimer(10 * time.Second)
@@ -177,10 +178,10 @@ func (g *Gate) Await(t testing.TB, n int) {
 	}
 }
 
-// Pass lets one call through, and waits for it to come if none is held.
+// Pass lets one call continue. It waits for one if none is held.
 func (g *Gate) Pass() { <-g.pass }
 
-// Open lets all calls through, those that come later too.
+// Open lets all calls continue, later ones too.
 func (g *Gate) Open() { g.once.Do(func() { close(g.open) }) }
 
 // ServerError is a 503.
@@ -193,7 +194,7 @@ func RateLimit(after time.Duration) error {
 	return &api.Error{Status: http.StatusTooManyRequests, RetryAfter: after, Message: "Rate limit reached."}
 }
 
-// Quota is a 429 that will not pass.
+// Quota is a 429 that will not pass by itself.
 func Quota() error {
 	return &api.Error{Kind: api.Quota, Status: http.StatusTooManyRequests, Message: "You exceeded your current quota."}
 }
@@ -208,7 +209,7 @@ func Broken() error {
 	return &api.Error{Message: "no answer: connection reset by peer", Err: syscall.ECONNRESET}
 }
 
-// Unreachable is a server that could not be connected to.
+// Unreachable is a refused connection: the request was not sent.
 func Unreachable() error {
 	return &api.Error{Message: "no answer: connection refused", Err: errors.Join(api.ErrNotSent, syscall.ECONNREFUSED)}
 }

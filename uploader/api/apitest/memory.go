@@ -1,10 +1,10 @@
-// Package apitest has what tests of the uploader and its Backends share.
+// Package apitest is shared by the tests of the uploader and of the Backends.
 //
-// [Memory] is a Backend in memory. It is as strict as the API is known to be,
-// fails and waits where a test tells it to (see [Memory.Fail], [Memory.Hold] and
-// [Memory.Hook]) and counts what it is asked.
+// [Memory] is a Backend in memory. It is as strict as the API is known to be. A test
+// makes it fail or wait with [Memory.Fail], [Memory.Hold] and [Memory.Hook]. It
+// counts its calls.
 //
-// [Suite] is the one suite that every Backend must pass.
+// [Suite] is the suite that every Backend must pass.
 package apitest
 
 import (
@@ -17,7 +17,7 @@ import (
 	"uploadfs/uploader/api"
 )
 
-// uploadLife is how long an Upload takes parts: an hour, as the API says.
+// uploadLife is how long an Upload accepts parts: one hour, as the API documents.
 const uploadLife = time.Hour
 
 type state string
@@ -58,14 +58,14 @@ type file struct {
 	content []byte
 }
 
-// Counts is what a Memory was asked and what came of it.
+// Counts counts the calls of a Memory and their effects.
 type Counts struct {
 	Calls    map[Op]int // begun
 	InFlight map[Op]int // under way now
-	Peak     map[Op]int // the most that ever were
+	Peak     map[Op]int // the maximum of InFlight
 
 	Created   int   // Uploads
-	Parts     int   // stored, also if the answer was then lost
+	Parts     int   // stored, including those whose answer was lost
 	PartBytes int64 // in them
 	Completed int   // Uploads, and so Files
 	Cancelled int   // Uploads

@@ -15,15 +15,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Fixture is a Backend under test and what the suite must be able to see and do
-// behind its back. Each test gets a fixture of its own.
+// Fixture is a Backend under test, with direct access to its server. Each test gets a
+// fixture of its own.
 type Fixture struct {
 	Backend api.Backend
 
 	// Content returns the bytes of a File.
 	Content func(t testing.TB, fileID string) []byte
 
-	// Expire makes an Upload expire, if not all that there are.
+	// Expire makes an Upload expire. It may make all Uploads expire.
 	Expire func(t testing.TB, uploadID string)
 }
 
@@ -93,8 +93,8 @@ func (f Fixture) add(t testing.TB, uploadID string, b []byte) string {
 	return id
 }
 
-// requireKind checks an error for what all must have: a Kind, and a text of one
-// line that names the Upload.
+// requireKind checks an error's Kind, and that its text is one line that names the
+// Upload.
 func requireKind(t testing.TB, want api.Kind, uploadID string, err error) {
 	t.Helper()
 	require.Error(t, err)
@@ -208,7 +208,7 @@ func testBodyFromStart(t *testing.T, f Fixture) {
 	require.True(t, bytes.Equal(append(data, data...), f.Content(t, file.ID)), "the File's bytes differ")
 }
 
-// zeros is a file of any size that takes no room.
+// zeros is a file of any size that uses no memory.
 type zeros struct{}
 
 func (zeros) ReadAt(b []byte, _ int64) (int, error) {
@@ -222,5 +222,5 @@ func testPartSizes(t *testing.T, f Fixture) {
 	requireKind(t, api.Refused, up, err)
 	_, err = f.Backend.AddPart(t.Context(), up, io.NewSectionReader(zeros{}, 0, api.MaxPart+1))
 	requireKind(t, api.TooLarge, up, err)
-	f.add(t, up, content(1000)) // neither spoilt the upload
+	f.add(t, up, content(1000)) // the refusals did not end the upload
 }

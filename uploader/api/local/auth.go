@@ -25,7 +25,7 @@ func (s *Server) authorize(r *http.Request) error {
 	return nil
 }
 
-// redact shows enough of a key to tell two apart, and of a short one nothing: the message ends up in logs.
+// redact shows enough of a key to tell two keys apart, and nothing of a short one. The message may be logged.
 func redact(key string) string {
 	const head, tail = 3, 4
 	if len(key) < 4*(head+tail) {

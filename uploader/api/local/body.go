@@ -9,13 +9,13 @@ import (
 )
 
 const (
-	maxJSONBody = 1 << 20 // an 8 GiB Upload of 1 MiB parts lists 8,192 IDs, a third of this
-	maxFraming  = 1 << 20 // a form's delimiters, heads and small fields
+	maxJSONBody = 1 << 20 // the 8,192 IDs of an 8 GiB Upload of 1 MiB parts take a third of it
+	maxFraming  = 1 << 20 // a form's delimiters, headers and small fields
 
-	drainTimeout = time.Minute // for the whole rest of a refused body
+	drainTimeout = time.Minute // for the rest of a refused body
 )
 
-// body reads a request's body: not more than its limit, not slower than StallTimeout allows, with faults on the way.
+// body reads a request's body. It enforces a limit on its size and StallTimeout between reads, and injects faults.
 // Its errors are answers: *apiError or *faultError.
 type body struct {
 	c     *call
@@ -26,7 +26,7 @@ type body struct {
 	err   error // sticky
 }
 
-// open sets the limit. A body that declares to be longer is refused before a byte of it is read.
+// open sets the limit. A body with a larger Content-Length is refused before a byte of it is read.
 func (b *body) open(limit int64) error {
 	b.limit = limit
 	if b.c.r.ContentLength > limit {
@@ -60,25 +60,25 @@ func (b *body) Read(p []byte) (int, error) {
 		b.err = closing()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		b.err = refuse(http.StatusRequestTimeout, "", "No data came for %v; send the request again.", b.c.s.opt.StallTimeout)
-	case err != nil: // the client went away; the answer is for our own log
+	case err != nil: // the client has disconnected; the answer is for our own log
 		b.err = badRequest("", "The request body ended early: %v.", err)
 	}
 	return n, b.err
 }
 
-// read reads once, not waiting beyond deadline.
+// read reads once and waits until deadline at most.
 func (b *body) read(p []byte, deadline time.Time) (int, error) {
 	b.c.rc.SetReadDeadline(deadline) // not supported by a recorder, which does not stall
-	if b.c.stopped() {               // after the line above, so that cutOff's deadline is not overwritten unseen
+	if b.c.stopped() {               // after the line above, which may have replaced the deadline that abortIO set
 		return 0, os.ErrDeadlineExceeded
 	}
 	n, err := b.src.Read(p)
 	b.n += int64(n)
-	b.eof = err == io.EOF // net/http then lifts the deadline and watches for a client that goes away
+	b.eof = err == io.EOF // net/http then removes the deadline and watches for a disconnect
 	return n, err
 }
 
-// drain reads and drops the rest of the body after an early answer, within bounds. If it does not reach the end,
+// drain reads and drops the rest of the body after an early answer, within bounds. If the end is not reached,
 // net/http closes the connection.
 func (b *body) drain() {
 	if b.n == 0 && b.c.r.Header.Get("Expect") != "" {

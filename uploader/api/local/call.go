@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// call is one request from its head to its answer. It is used by the request's goroutine, but for cutOff.
+// call is one request from its headers to its answer. Only the request's goroutine uses it, except for abortIO.
 type call struct {
 	s         *Server
 	w         http.ResponseWriter
@@ -20,13 +20,13 @@ type call struct {
 	id        string // the {id} of the path, as the client wrote it
 	requestID string
 	body      body
-	faults    *Faults // fixed when it began
-	doomed    bool    // picked by Faults.FailEvery
+	faults    *Faults // as they were when the request began
+	failing   bool    // chosen by Faults.FailEvery
 	pace      pacer
 
 	status int   // answered; 0 for none
 	sent   int64 // bytes of content
-	err    error // why it was refused
+	err    error // the reason of the refusal
 }
 
 // sender is an answer that is not JSON.
@@ -60,7 +60,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// run does the work.
+// run checks the request and calls its handler.
 func (c *call) run(found *route, allowed []string) (any, error) {
 	c.useFaults(c.s.faults.Load())
 	if err := c.at(StageHead); err != nil {
@@ -97,13 +97,13 @@ func (c *call) answer(answer any) error {
 	return nil
 }
 
-// fail turns an error into an answer, or into none.
+// fail answers with an error, or breaks the connection where that is no longer possible.
 func (c *call) fail(err error) {
 	c.err = err
 	var refusal *apiError
 	var fault *faultError
 	switch {
-	case c.status != 0: // the content broke off; only a broken connection can still say so
+	case c.status != 0: // the answer has begun: only a broken connection can report the error
 		c.abort()
 	case errors.As(err, &fault):
 		c.fault(fault.Fault)
@@ -117,16 +117,16 @@ func (c *call) fail(err error) {
 
 func (c *call) refuse(e *apiError) { c.write(e.Status, "application/json", e.envelope()) }
 
-// write sends a whole answer, and then reads what is left of the request's body.
+// write sends a whole answer, and then reads the rest of the request's body.
 //
-// net/http by itself would read at most 256 KiB of it and close the connection. The client, still writing, would be
-// told of a reset, and might never see the answer that was waiting for it.
+// net/http alone would read at most 256 KiB of it and close the connection. A client that is still writing would get
+// a reset, and might never read the answer.
 func (c *call) write(status int, contentType string, b []byte) {
 	c.status = status
 	early := !c.body.eof
 	if early {
-		// Without this, net/http reads on before it writes the first byte. Where it is not supported (a recorder in a
-		// test, HTTP/2) there is no connection to rescue either.
+		// Without this, net/http reads the body before it writes the first byte. It is not supported by a recorder in
+		// a test and by HTTP/2, where no connection would be closed.
 		early = c.rc.EnableFullDuplex() == nil
 	}
 	h := c.w.Header()
@@ -134,7 +134,7 @@ func (c *call) write(status int, contentType string, b []byte) {
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	c.rc.SetWriteDeadline(time.Now().Add(c.s.opt.StallTimeout))
 	c.w.WriteHeader(status)
-	c.w.Write(b) // a failure is the client's going away; there is nobody left to tell
+	c.w.Write(b) // it fails only if the client has disconnected
 	if early && c.rc.Flush() == nil {
 		c.body.drain()
 	}
@@ -144,7 +144,7 @@ func (c *call) write(status int, contentType string, b []byte) {
 func (c *call) abort() {
 	conn, _, err := c.rc.Hijack()
 	if err != nil {
-		panic(http.ErrAbortHandler) // the documented way for those that cannot be hijacked
+		panic(http.ErrAbortHandler) // the documented way where the connection cannot be hijacked
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0) // RST instead of FIN
@@ -152,9 +152,8 @@ func (c *call) abort() {
 	conn.Close()
 }
 
-// cutOff makes reads and writes of the call fail at once. It is called by Close, with callMu held, so that the call
-// cannot have left.
-func (c *call) cutOff() {
+// abortIO makes reads and writes of the call fail at once. Close calls it with callMu held, so the call has not ended.
+func (c *call) abortIO() {
 	past := time.Unix(1, 0)
 	c.rc.SetReadDeadline(past)
 	c.rc.SetWriteDeadline(past)
@@ -170,7 +169,7 @@ func (c *call) stopped() bool {
 	}
 }
 
-// pause waits for d, or until the client or the server goes away.
+// pause waits for d, or until the client disconnects or the server closes.
 func (c *call) pause(d time.Duration) {
 	if d <= 0 {
 		return

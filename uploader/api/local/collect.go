@@ -16,9 +16,9 @@ func (s *Server) janitor() {
 	}
 }
 
-// Collect removes what nobody can ask for any more: the parts of expired Uploads, expired Files with their bytes,
-// and the memory of Uploads that ended long ago. (Parts of completed and cancelled Uploads go at once.) The janitor
-// calls it every Options.CollectEvery; a test that moves the clock need not wait for that.
+// Collect removes the parts of expired Uploads, expired Files with their bytes, and the records of Uploads that ended
+// long ago. The parts of cancelled Uploads and unlisted parts are removed at once, not here. The janitor calls Collect
+// every Options.CollectEvery; a test that changes the clock may call it directly.
 func (s *Server) Collect() {
 	now := s.now()
 	var expired, old []*upload
@@ -52,7 +52,7 @@ func (s *Server) Collect() {
 	}
 }
 
-// expire ends an Upload that is past its time, unless a complete that began before that is still at work.
+// expire ends an Upload that has expired, unless a complete that began before that is still under way.
 func (s *Server) expire(u *upload) {
 	if !u.ending.TryLock() {
 		return

@@ -25,8 +25,8 @@ func (c *call) completeParams() (ids []string, sum string, err error) {
 	return ids, sum, err
 }
 
-// completeUpload answers POST /v1/uploads/{id}/complete. The File's record is what decides: once it is written the
-// Upload is completed, also if we die before anybody hears of it.
+// completeUpload answers POST /v1/uploads/{id}/complete. The Upload is completed once the File's record is written,
+// even if the process dies before the answer is sent.
 func (s *Server) completeUpload(c *call) (any, error) {
 	u, err := s.pendingUpload(c.id)
 	if err != nil {
@@ -52,7 +52,7 @@ func (s *Server) completeUpload(c *call) (any, error) {
 		}
 	}
 	f := s.newFile(u, listed)
-	done := u.uploadRecord // nobody else changes it while ending is held
+	done := u.uploadRecord // it does not change while ending is held
 	done.Status, done.FileID, done.Parts = statusCompleted, f.ID, listed
 	if err := s.store.putRecord(filesDir, f.ID, &f.fileRecord); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (s *Server) completeUpload(c *call) (any, error) {
 	return done.object(f.object()), nil
 }
 
-// chooseParts returns the listed parts in their order, if they are the Upload's and add up.
+// chooseParts returns the listed parts in their order. It checks that they belong to the Upload and have its size.
 func (s *Server) chooseParts(u *upload, ids []string) ([]partRecord, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,8 +112,8 @@ func (s *Server) chooseParts(u *upload, ids []string) ([]partRecord, error) {
 	return listed, nil
 }
 
-// checkContent compares the MD5 of the parts. It reads them back: a part's own MD5 would not help, because the sum
-// runs over the content in the listed order, which is known only now.
+// checkContent compares the MD5 of the parts. It reads them again: the digest covers the content in the listed order,
+// which is known only now, so digests of single parts do not help.
 func (s *Server) checkContent(c *call, u *upload, parts []partRecord, want string) error {
 	hash := md5.New()
 	content := newContentReader(s.store, u.ID, parts)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// contentStride is how much is sent between two looks at the clock: a client that takes less than this in
-// StallTimeout is cut off.
+// contentStride is the number of bytes sent under one write deadline. A client that takes less than this in
+// StallTimeout is disconnected.
 const contentStride = 1 << 20
 
 // fileContent answers GET /v1/files/{id}/content.
@@ -73,7 +73,7 @@ func (d *download) send(c *call) error {
 		if c.stopped() {
 			return closing()
 		}
-		// CopyN from a file is what net/http turns into sendfile.
+		// net/http turns a CopyN from a file into sendfile.
 		sent, err := io.CopyN(c.w, src, n)
 		c.sent += sent
 		if err != nil {
@@ -97,7 +97,7 @@ func (s *Server) acquire(f *file) bool {
 	return true
 }
 
-// contentReader reads parts in their order as one stream, opening one file at a time.
+// contentReader reads parts in their order as one stream. It has one file open at a time.
 type contentReader struct {
 	st    *store
 	owner string
@@ -110,8 +110,8 @@ func newContentReader(st *store, owner string, parts []partRecord) *contentReade
 	return &contentReader{st: st, owner: owner, parts: parts}
 }
 
-// current returns the file to read on in and how many bytes it still has, or io.EOF after the last. The caller says
-// with consumed how many it has read.
+// current returns the current file and how many bytes it still has, or io.EOF after the last file. The caller reports
+// what it has read with consumed.
 func (r *contentReader) current() (*os.File, int64, error) {
 	for len(r.parts) > 0 && r.at == r.parts[0].Bytes {
 		if err := r.Close(); err != nil {
@@ -137,7 +137,7 @@ func (r *contentReader) current() (*os.File, int64, error) {
 
 func (r *contentReader) consumed(n int64) { r.at += n }
 
-// skip moves on by n bytes; it must come before the first read.
+// skip skips n bytes. It must be called before the first read.
 func (r *contentReader) skip(n int64) {
 	for len(r.parts) > 0 && n >= r.parts[0].Bytes {
 		n -= r.parts[0].Bytes

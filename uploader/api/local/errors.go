@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// apiError is a refusal as the client sees it. Its Status is the HTTP status, the rest the error envelope.
+// apiError is a refusal as the client sees it. Status is the HTTP status; the rest is the error envelope.
 type apiError struct {
 	Status  int
 	Message string
@@ -54,7 +54,7 @@ func refuse(status int, param, format string, args ...any) *apiError {
 	return &apiError{Status: status, Type: typeOf(status), Param: param, Message: fmt.Sprintf(format, args...)}
 }
 
-// badRequest makes the commonest refusal.
+// badRequest makes a refusal with status 400.
 func badRequest(param, format string, args ...any) *apiError {
 	return refuse(http.StatusBadRequest, param, format, args...)
 }
@@ -71,13 +71,13 @@ func unknownParameter(param string) *apiError {
 	return e
 }
 
-// notUnderstood is what the service answers to a form that it cannot read, a part without a filename among them.
+// notUnderstood is the service's answer to a form that it cannot read. A part without a filename is one.
 func notUnderstood() *apiError {
 	return badRequest("", "The browser (or proxy) sent a request that this server could not understand.")
 }
 
-// tooLarge is the refusal of a size that breaks a rule of the API; a body beyond what any such size could need is a
-// 413, as from a proxy.
+// tooLarge refuses a size above a limit of the API. A body that is larger than any permitted size could need gets a 413
+// instead, as from a proxy.
 func tooLarge(param string) *apiError { return badRequest(param, "File is too large.") }
 
 func bodyTooLarge() *apiError {
@@ -92,7 +92,7 @@ func noSuchFile(id string) *apiError {
 	return refuse(http.StatusNotFound, "id", "No such File object: %s", clip(id))
 }
 
-// ended refuses what only a pending Upload allows.
+// ended refuses a call that needs a pending Upload.
 func ended(id, status string) *apiError {
 	switch status {
 	case statusExpired:
@@ -111,7 +111,7 @@ func closing() *apiError {
 	return refuse(http.StatusServiceUnavailable, "", "The server is shutting down; send the request again later.")
 }
 
-// internal hides an error of ours from the client, all but the reason that a person can act on (a full disk).
+// internal hides an error of ours from the client, except an errno: the user can act on a full disk.
 func internal(err error) *apiError {
 	reason := "an internal error"
 	var errno syscall.Errno
@@ -121,7 +121,7 @@ func internal(err error) *apiError {
 	return refuse(http.StatusInternalServerError, "", "The server could not do this: %s.", reason)
 }
 
-// clip bounds a client's own string in a message to it.
+// clip shortens a string of the client that a message repeats.
 func clip(s string) string {
 	const most = 64
 	if len(s) <= most {

@@ -12,10 +12,10 @@ type Stage string
 
 // The stages, in order. Every request passes StageHead, those with a body StageBody; refused ones end there.
 const (
-	StageHead     Stage = "head"     // the head was read; nothing was checked, not even the key
-	StageBody     Stage = "body"     // some of the body was read: after every read, see Point.Received
-	StageReceived Stage = "received" // all of the body was read; nothing has taken effect
-	StageDone     Stage = "done"     // all is done (the part stored, the File made); nothing was answered
+	StageHead     Stage = "head"     // the headers are read; nothing is checked, not even the key
+	StageBody     Stage = "body"     // after every read of the body, see Point.Received
+	StageReceived Stage = "received" // the whole body is read; nothing has taken effect
+	StageDone     Stage = "done"     // the request is carried out (the part stored, the File made), but not answered
 )
 
 // Point is where a request is.
@@ -24,14 +24,14 @@ type Point struct {
 	Stage    Stage
 	ID       string        // the Upload or File that the path names, if any
 	Received int64         // bytes of the body read so far, the form's framing included
-	Request  *http.Request // its Body must be left alone
+	Request  *http.Request // its Body must not be used
 }
 
-// InterceptFunc decides on a request at a stage: nil lets it pass. It is called on the request's goroutine, by many
-// requests at once, and may block (on Request.Context(), not for ever) to hold a request where it is.
+// InterceptFunc decides about a request at a stage: nil lets it continue. It is called on the request's goroutine, by
+// many requests at once. It may block until Request.Context() ends, to stop a request at a stage.
 type InterceptFunc func(Point) *Fault
 
-// Fault is what happens to a request instead of success. With neither Reset nor Status it is only a delay.
+// Fault is what happens to a request instead of success. Without Reset and Status it is only a delay.
 type Fault struct {
 	// Delay is waited first.
 	Delay time.Duration
@@ -47,11 +47,11 @@ type Fault struct {
 	// RetryAfter is sent in seconds, rounded up, if positive.
 	RetryAfter time.Duration
 
-	// RawBody, if not empty, is sent as text/html in place of the envelope, as proxies do.
+	// RawBody, unless empty, is sent as text/html instead of the envelope, as proxies do.
 	RawBody string
 }
 
-// faultError carries a Fault to where requests are answered.
+// faultError carries a Fault to the code that answers requests.
 type faultError struct{ *Fault }
 
 func (e *faultError) Error() string {
@@ -61,7 +61,7 @@ func (e *faultError) Error() string {
 	return fmt.Sprintf("fault on request: status %d", e.Status)
 }
 
-// FaultMode is how Faults.FailEvery fails a request.
+// FaultMode says how Faults.FailEvery fails a request.
 type FaultMode string
 
 // The modes.
@@ -69,12 +69,12 @@ const (
 	FaultServerError FaultMode = "500"   // answered 500 before anything is done
 	FaultRateLimit   FaultMode = "429"   // answered 429 with Retry-After before anything is done
 	FaultReset       FaultMode = "reset" // the connection is reset, in the middle of the body if there is one
-	FaultLost        FaultMode = "lost"  // done, but the connection is reset instead of an answer
+	FaultLost        FaultMode = "lost"  // carried out, but the connection is reset instead of an answer
 )
 
-// Faults makes a bad network and a bad service, at a rate.
+// Faults simulates a bad network and a bad service.
 type Faults struct {
-	// FailEvery fails every Nth request in the way of Mode; 0 fails none.
+	// FailEvery fails every Nth request as Mode says; 0 fails none.
 	FailEvery int
 	Mode      FaultMode
 
@@ -84,7 +84,7 @@ type Faults struct {
 	// Latency delays every request before anything is done.
 	Latency time.Duration
 
-	// RatePerConnection bounds what one connection sends or receives, in bytes of body per second; 0 is no bound.
+	// RatePerConnection bounds the bytes of body per second that one connection sends or receives; 0 is no bound.
 	RatePerConnection int64
 }
 
@@ -94,16 +94,16 @@ func (s *Server) SetIntercept(f InterceptFunc) { s.intercept.Store(&f) }
 // SetFaults replaces Options.Faults, for requests that begin afterwards.
 func (s *Server) SetFaults(f Faults) { s.faults.Store(&f) }
 
-// useFaults fixes what Faults do to this request.
+// useFaults decides what f does to this request.
 func (c *call) useFaults(f *Faults) {
 	nth := c.s.counters.faultTurn.Add(1)
-	c.doomed = f.FailEvery > 0 && nth%int64(f.FailEvery) == 0
+	c.failing = f.FailEvery > 0 && nth%int64(f.FailEvery) == 0
 	c.faults = f
 	// HTTP/1.1 has one request at a time on a connection, so pacing each request paces the connection.
 	c.pace.rate = f.RatePerConnection
 }
 
-// at passes a stage, or returns why the request cannot.
+// at marks that the request has reached a stage. It returns the fault that ends the request there, if any.
 func (c *call) at(stage Stage) error {
 	fault := c.rateFault(stage)
 	if intercept := *c.s.intercept.Load(); fault == nil && intercept != nil {
@@ -119,13 +119,13 @@ func (c *call) at(stage Stage) error {
 	return nil
 }
 
-// rateFault is the part of Faults that concerns a stage.
+// rateFault returns what Faults do at a stage.
 func (c *call) rateFault(stage Stage) *Fault {
 	f := c.faults
 	if stage == StageHead {
 		c.pause(f.Latency)
 	}
-	if !c.doomed {
+	if !c.failing {
 		return nil
 	}
 	hasBody := c.r.ContentLength != 0
@@ -170,7 +170,7 @@ type pacer struct {
 	bytes int64     // since then
 }
 
-// bound bounds the next step to about a twentieth of a second's worth.
+// bound limits the next step to what the rate allows in about 50 ms.
 func (p *pacer) bound(n int64) int64 {
 	if p.rate <= 0 {
 		return n

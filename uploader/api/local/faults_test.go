@@ -17,7 +17,7 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// failOnce fails the first request of an op at a stage, once so much of its body was read.
+// failOnce fails the first request of an op at a stage, after that many bytes of its body were read.
 func failOnce(op local.Op, stage local.Stage, received int64, fault local.Fault) local.InterceptFunc {
 	var fired atomic.Bool
 	return func(p local.Point) *local.Fault {
@@ -198,8 +198,7 @@ func TestFailEvery(t *testing.T) {
 	}
 }
 
-// TestLatencyAndRate runs without a network, on the fake clock of synctest, where waiting takes exactly as long as it
-// should.
+// TestLatencyAndRate runs without a network, on the fake clock of synctest, where waits are exact.
 func TestLatencyAndRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const latency, rate = 20 * time.Millisecond, 1 << 20

@@ -28,7 +28,7 @@ func (s *Server) nextSeq() int64 {
 	return s.lastSeq
 }
 
-// createFile answers POST /v1/files: a File of one part, posted whole.
+// createFile answers POST /v1/files: the whole File in one request.
 func (s *Server) createFile(c *call) (any, error) {
 	in := fileForm{}
 	err := c.readForm(s.opt.MaxFileBytes+maxFraming, func(form *formReader) error { return in.read(c, form) })
@@ -181,7 +181,7 @@ func (s *Server) deleteFile(c *call) (any, error) {
 	s.mu.Lock()
 	f, err := s.liveFile(c.id)
 	if err == nil {
-		f.gone = true // from here on nobody else finds it
+		f.gone = true // no other request finds it from here on
 	}
 	s.mu.Unlock()
 	if err != nil {
@@ -193,8 +193,8 @@ func (s *Server) deleteFile(c *call) (any, error) {
 	return &deletedObject{ID: f.ID, Object: "file", Deleted: true}, nil
 }
 
-// remove forgets a File that its caller has marked gone. Its bytes go now or with the last download of them. If the
-// record cannot be removed the File is there again.
+// remove removes a File that its caller has marked gone. Its bytes are removed now, or when the last download ends. If
+// the record cannot be removed, the File is available again.
 func (s *Server) remove(f *file) error {
 	err := s.store.dropRecord(filesDir, f.ID)
 	s.mu.Lock()
@@ -215,7 +215,7 @@ func (s *Server) remove(f *file) error {
 	return nil
 }
 
-// release ends a download that counted itself in f.readers.
+// release ends a download that f.readers counts.
 func (s *Server) release(f *file) {
 	s.mu.Lock()
 	f.readers--

@@ -24,8 +24,8 @@ import (
 
 const testKey = "sk-test-0123456789abcdefghijklmnop"
 
-// api is a server on loopback and a plain HTTP client for it: what goes over the wire is written out here, so that no
-// SDK stands between a test and the rule it is about.
+// api is a server on loopback and a plain HTTP client for it. The tests write their requests by hand, so that no SDK
+// changes them.
 type api struct {
 	t      testing.TB
 	srv    *local.Server
@@ -239,7 +239,7 @@ func (a *api) upload(purpose string, content []byte) (fileID string) {
 	return o["file"].(map[string]any)["id"].(string)
 }
 
-// stored reads a File past the API.
+// stored reads a File directly, not through the API.
 func (a *api) stored(fileID string) []byte {
 	a.t.Helper()
 	r, err := a.srv.OpenContent(fileID)
@@ -276,7 +276,7 @@ func newClock() *clock {
 func (c *clock) now() time.Time          { return time.Unix(0, c.ns.Load()) }
 func (c *clock) advance(d time.Duration) { c.ns.Add(int64(d)) }
 
-// rawConn is a client without manners: it writes what it likes and reads when it likes.
+// rawConn is a connection that writes any bytes, and reads only when the test says so.
 type rawConn struct {
 	t    testing.TB
 	conn net.Conn

@@ -72,8 +72,8 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	require.EqualValues(t, 12, a.srv.Stats().Requests[local.OpUnknown]-7)
 }
 
-// TestEarlyRefusalReachesTheClient sends 64 MiB to where they are refused before they are read. One client writes
-// everything before it reads, as most HTTP libraries do; the other is Go's, which reads beside it.
+// TestEarlyRefusalReachesTheClient sends 64 MiB that are refused before they are read. One client writes everything
+// before it reads, as most HTTP libraries do. The other is Go's, which reads and writes concurrently.
 func TestEarlyRefusalReachesTheClient(t *testing.T) {
 	a := start(t, local.Options{})
 	id := a.create(64 << 20)
@@ -145,7 +145,7 @@ func TestExpectContinue(t *testing.T) {
 	require.Equal(t, http.StatusOK, conn.read().status)
 }
 
-func TestStalledClientIsCutOff(t *testing.T) {
+func TestStalledClientIsDisconnected(t *testing.T) {
 	a := start(t, local.Options{StallTimeout: 200 * time.Millisecond})
 	id := a.create(3)
 	for name, key := range map[string]string{"408": testKey, "401": "wrong"} {
@@ -161,7 +161,7 @@ func TestStalledClientIsCutOff(t *testing.T) {
 	require.Empty(t, temporary(t, a))
 }
 
-// The deadline of the body must not outlive it: while a long complete is at work no byte is due.
+// The deadline of the body must end with it: a long complete needs no further byte from the client.
 func TestWorkIsNotAStall(t *testing.T) {
 	const stall = 100 * time.Millisecond
 	a := start(t, local.Options{StallTimeout: stall})
@@ -169,7 +169,7 @@ func TestWorkIsNotAStall(t *testing.T) {
 	part := a.part(id, []byte("abc"))
 	a.srv.SetIntercept(func(p local.Point) *local.Fault {
 		if p.Stage == local.StageReceived {
-			return &local.Fault{Delay: 3 * stall} // ends at once if the request is taken for dead
+			return &local.Fault{Delay: 3 * stall} // ends at once if the request counts as stalled
 		}
 		if p.Stage == local.StageDone && p.Request.Context().Err() != nil {
 			return &local.Fault{Status: 599}
@@ -186,9 +186,9 @@ func TestHugeHeaderIsRefused(t *testing.T) {
 	require.Equal(t, http.StatusRequestHeaderFieldsTooLarge, conn.read().status)
 }
 
-// TestCloseCutsOffRequests stalls a body for longer than the test may take. Serve's own connections are closed by
-// Close; those of another server are not its to close, and it must get its requests back all the same.
-func TestCloseCutsOffRequests(t *testing.T) {
+// TestCloseAbortsRequests stalls a body for longer than the test may take. Close closes the connections of Serve. It
+// cannot close those of another http.Server, but must end their requests too.
+func TestCloseAbortsRequests(t *testing.T) {
 	for name, own := range map[string]bool{"Serve": true, "another server": false} {
 		t.Run(name, func(t *testing.T) {
 			a := start(t, local.Options{StallTimeout: time.Hour})
@@ -221,7 +221,7 @@ func TestCloseCutsOffRequests(t *testing.T) {
 	}
 }
 
-// Not everybody uses Serve: the handler must do in any server, and after Close.
+// The handler must work in any http.Server, and after Close.
 func TestHandlerInAnotherServer(t *testing.T) {
 	srv, err := local.Open(local.Options{Dir: t.TempDir()})
 	require.NoError(t, err)

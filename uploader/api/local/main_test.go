@@ -12,14 +12,14 @@ import (
 )
 
 // childDir, in the environment, makes this binary a server to be killed. See TestKilledServerLosesNothing.
-const childDir = "LOCALAPI_TEST_CHILD_DIR"
+const childDir = "UPLOADFS_TEST_SERVER_DIR"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		fmt.Fprintln(os.Stderr, serveUntilKilled(dir))
 		os.Exit(1)
 	}
-	// A connection that the server closes first lingers for half a second, so that its client reads the answer.
+	// net/http closes a connection half a second after the answer, so that its client can read it.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 

@@ -11,10 +11,10 @@ import (
 	"sync"
 )
 
-// Why not mime/multipart: its reader hands out 4 KiB at a time, one system call each, and tops out below 0.5 GB/s
-// between a socket and a file. This one searches for the delimiter in the large buffer that the socket was read into,
-// and writes to the file from the same buffer. It knows no shortcut (a Content-Length, a single field), so it is
-// right for every form.
+// Why not mime/multipart: its reader returns 4 KiB at a time, one system call each, and stays below 0.5 GB/s between a
+// socket and a file. This reader searches for the delimiter in the large buffer that the socket was read into, and
+// writes to the file from the same buffer. It takes no shortcuts (a Content-Length, a single field), so it is correct
+// for every form.
 
 const (
 	formBufferSize = 1 << 20
@@ -43,7 +43,7 @@ type formField struct {
 	ContentType string
 }
 
-// formReader reads a multipart/form-data body field by field. It is used by one goroutine.
+// formReader reads a multipart/form-data body field by field. One goroutine uses it.
 //
 // Errors of the source are returned as they are; errors of the form wrap errForm.
 type formReader struct {
@@ -68,7 +68,7 @@ func newFormReader(src io.Reader, boundary string, buf []byte) *formReader {
 	for i, c := range f.delim[:len(f.delim)-1] {
 		f.skip[c] = uint8(len(f.delim) - 1 - i)
 	}
-	// The first delimiter need not follow a line end; pretend that it does, and that the preamble is a field to skip.
+	// The first delimiter need not follow a line end. With one added, the preamble is a field to skip.
 	f.end = copy(f.buf, "\r\n")
 	return f
 }
@@ -124,7 +124,7 @@ func (f *formReader) Value(most int) (string, error) {
 	return b.String(), nil
 }
 
-// Finish reads the body to its end, so that a truncated one is noticed and the connection can be used again.
+// Finish reads the body to its end. So a truncated body is detected, and the connection can be used again.
 func (f *formReader) Finish() error {
 	for seen := 0; ; {
 		seen += f.end - f.start
@@ -159,7 +159,7 @@ func (f *formReader) content() ([]byte, error) {
 				f.inField = false
 				return nil, nil
 			}
-			// Only the beginning of a line like it. A delimiter holds one CR, so none can overlap this one.
+			// The content has a line that begins like the delimiter. A delimiter has one CR, so none overlaps this one.
 			return f.consume(len(f.delim)), nil
 		}
 		// The end of data may be the beginning of a delimiter.
@@ -176,8 +176,8 @@ func (f *formReader) content() ([]byte, error) {
 	}
 }
 
-// find returns where the delimiter begins in data, -1 if it is not there. It is Horspool's search: it looks at one
-// byte in as many as the delimiter has, where bytes.Index stops at each of the many line ends of random content.
+// find returns the index of the delimiter in data, or -1. It uses Horspool's search, which reads about one byte of
+// each delimiter's length. bytes.Index would stop at each of the many line ends of random content.
 func (f *formReader) find(data []byte) int {
 	last := len(f.delim) - 1
 	for end := last; end < len(data); end += int(f.skip[data[end]]) {
@@ -188,8 +188,8 @@ func (f *formReader) find(data []byte) int {
 	return -1
 }
 
-// delimiter looks at the delimiter-like bytes at start, and consumes them (but not the line end, which fieldHeader
-// wants to see) if they are one: if nothing but blanks follows on the line, or two dashes and blanks.
+// delimiter reports whether the delimiter-like bytes at start are one: only blanks, or two dashes and blanks, may follow
+// on the line. It consumes a delimiter, but not its line end, which fieldHeader needs.
 func (f *formReader) delimiter() (bool, error) {
 	for {
 		rest, closing := bytes.CutPrefix(f.buf[f.start+len(f.delim):f.end], []byte("--"))
@@ -214,7 +214,7 @@ func (f *formReader) delimiter() (bool, error) {
 	}
 }
 
-// fieldHeader consumes and parses the head of a field, from the line end of its delimiter to the empty line.
+// fieldHeader consumes and parses the header of a field, from the line end of its delimiter to the empty line.
 func (f *formReader) fieldHeader() (textproto.MIMEHeader, error) {
 	for {
 		data := f.buf[f.start:f.end]
@@ -245,7 +245,7 @@ func (f *formReader) consume(n int) []byte {
 	return run
 }
 
-// more reads on; the end of the body is then an error that says what is missing.
+// more reads more of the body. The end of the body is an error that says what is missing.
 func (f *formReader) more(missing string) error {
 	err := f.fill()
 	if err == io.EOF {
@@ -254,8 +254,8 @@ func (f *formReader) more(missing string) error {
 	return err
 }
 
-// fill reads into the buffer, moving what is unconsumed to its front: a batch of bytes, or what the buffer can take, or
-// what comes before the end. A socket gives less at a time, and small writes to a file cost more.
+// fill moves the unconsumed bytes to the front of the buffer and reads a batch behind them. The batch is smaller where
+// the buffer is full or the body ends. A socket returns less per read, and small writes to a file cost more.
 func (f *formReader) fill() error {
 	if f.start > 0 {
 		f.end = copy(f.buf, f.buf[f.start:f.end])
@@ -276,7 +276,7 @@ func (f *formReader) fill() error {
 	return f.err
 }
 
-// capWriter passes left bytes on to w and answers err to more.
+// capWriter writes at most left bytes to w, and returns err for more.
 type capWriter struct {
 	w    io.Writer
 	left int64

@@ -46,9 +46,9 @@ type pieces struct {
 
 func (p pieces) Read(b []byte) (int, error) { return p.r.Read(b[:min(len(b), p.n)]) }
 
-// FuzzForm holds two properties. Any content comes out of a form as the standard writer put it in, however it arrives
-// and whatever delimiter-like things are in it. And a body that both this reader and the standard one accept is the
-// same to both.
+// FuzzForm checks two properties. First: any content is read back as the standard writer wrote it, however it arrives
+// and whatever delimiter-like bytes it has. Second: this reader and the standard one read the same fields from any body
+// that both accept.
 func FuzzForm(f *testing.F) {
 	const head = "--b\r\nContent-Disposition: form-data; name=\"data\"; filename=\"f\"\r\n\r\n"
 	for _, content := range []string{
@@ -69,7 +69,7 @@ func FuzzForm(f *testing.F) {
 }
 
 func roundTrip(t *testing.T, content []byte, step int) {
-	// That the delimiter does not occur in the content is the writer's affair.
+	// The writer must choose a boundary that the content does not contain.
 	content = bytes.ReplaceAll(content, []byte("\r\n--b"), []byte("\r\n--a"))
 	var body bytes.Buffer
 	w := multipart.NewWriter(&body)

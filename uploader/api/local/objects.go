@@ -17,8 +17,8 @@ const (
 // newID returns prefix and 130 random bits in lower-case base32.
 func newID(prefix string) string { return prefix + strings.ToLower(rand.Text()) }
 
-// validID reports whether s could have been made by newID. Names found on disk are checked with it, so that a stray
-// file is left alone rather than served or collected.
+// validID reports whether newID could have made s. It checks names found on disk, so that a foreign file is neither
+// served nor removed.
 func validID(prefix, s string) bool {
 	rest, ok := strings.CutPrefix(s, prefix)
 	if !ok || len(rest) != 26 {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// The API's own limits. The reference says "64 MB", "8 GB" and "512 MB"; the official helpers send 64·1024·1024
-// bytes, so the binary readings are the ones that a client may rely on.
+// The API's own limits. The reference says "64 MB", "8 GB" and "512 MB". The official helpers send parts of
+// 64·1024·1024 bytes, so a client may rely on the binary units.
 const (
 	DefaultMaxPartBytes   = 64 << 20
 	DefaultMaxUploadBytes = 8 << 30
@@ -22,20 +22,20 @@ const (
 	// DefaultCollectEvery is how often the janitor looks for garbage.
 	DefaultCollectEvery = time.Minute
 
-	// rememberEnded is how long after its expiry an ended Upload is still known by name (and refused as completed,
-	// cancelled or expired). After that it is unknown, and costs no memory.
+	// rememberEnded is how long after its expiry an ended Upload is still known, and refused as completed, cancelled
+	// or expired. After that it is unknown and uses no memory.
 	rememberEnded = time.Hour
 )
 
 // Options configures a Server. Only Dir is required; a zero field means its default.
 type Options struct {
-	// Dir holds everything. It is made (0700) if it does not exist.
+	// Dir is the directory that everything is stored in. It is created (0700) if it does not exist.
 	Dir string
 
 	// Key is the bearer token that every request must carry. Empty: no authentication.
 	Key string
 
-	// UploadTTL is the life of an Upload from its creation, 1 h by default.
+	// UploadTTL is how long an Upload stays open after its creation, 1 h by default.
 	UploadTTL time.Duration
 
 	// MaxPartBytes, MaxUploadBytes and MaxFileBytes bound a part, an Upload and a File posted whole.
@@ -49,14 +49,14 @@ type Options struct {
 	RequirePartContentType bool
 
 	// CountUnlistedParts makes parts that complete does not list count in the total. What the service does is
-	// unknown; clients must be right either way.
+	// unknown, so clients must work either way.
 	CountUnlistedParts bool
 
-	// TrustMD5 takes the MD5 that complete is given for right, and does not read the content for it. It is for
-	// measuring a client on the server's own machine, where the real service's hashing would cost the client nothing.
+	// TrustMD5 accepts the MD5 of a complete without reading the content. It is for benchmarks on one machine: hashing
+	// in the real service costs the client nothing.
 	TrustMD5 bool
 
-	// StallTimeout cuts off a client that neither sends nor takes a byte for so long, 60 s by default.
+	// StallTimeout is how long a client may neither send nor take a byte before it is disconnected, 60 s by default.
 	StallTimeout time.Duration
 
 	// CollectEvery is the janitor's period, 1 min by default. Collect does the same at once.
@@ -65,23 +65,23 @@ type Options struct {
 	// Now is the clock, time.Now by default. It may be called concurrently.
 	Now func() time.Time
 
-	// Log receives what an operator should know. Nothing is logged by default.
+	// Log gets messages for the operator. Nothing is logged by default.
 	Log *slog.Logger
 
-	// Faults fails requests at a rate. SetFaults replaces it.
+	// Faults fails requests regularly. SetFaults replaces it.
 	Faults Faults
 
 	// Intercept fails chosen requests at chosen places. SetIntercept replaces it.
 	Intercept InterceptFunc
 
-	// Observe is told of every finished request, on the request's goroutine.
+	// Observe is called after every request, on the request's goroutine.
 	Observe func(Event)
 }
 
 // withDefaults fills in the zero fields.
 func (o Options) withDefaults() (Options, error) {
 	if o.Dir == "" {
-		return o, errors.New("localapi: name the directory to store in (Options.Dir)")
+		return o, errors.New("built-in API server: name the directory to store in (Options.Dir)")
 	}
 	for _, field := range []struct {
 		value   *int64

@@ -19,8 +19,8 @@ const (
 	maxExpiresAfter = 2592000
 )
 
-// readJSON reads a request's JSON object. Names are compared exactly, and unknown ones are refused: encoding/json by
-// itself would accept FILENAME for filename and pass over a misspelt parameter.
+// readJSON reads a request's JSON object. Names are compared exactly, and unknown names are refused. encoding/json alone
+// would accept FILENAME for filename and ignore a misspelt parameter.
 func (c *call) readJSON(known ...string) (params, error) {
 	mediaType, _, err := mime.ParseMediaType(c.r.Header.Get("Content-Type"))
 	if err != nil || mediaType != "application/json" {
@@ -52,7 +52,7 @@ func parseParams(b []byte, known []string) (params, error) {
 	return p, nil
 }
 
-// has reports whether a parameter is there and not null.
+// has reports whether a parameter is present and not null.
 func (p params) has(name string) bool {
 	raw, ok := p[name]
 	return ok && !bytes.Equal(raw, []byte("null"))
@@ -138,7 +138,7 @@ func checkMD5(sum string) (string, error) {
 	return sum, nil
 }
 
-// decimal parses a number that came as text.
+// decimal parses a number that was sent as text.
 func decimal(param, s string) (int64, error) {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil {

@@ -69,14 +69,14 @@ func (c *call) receivePart(form *formReader) (*spool, error) {
 	}
 }
 
-// storePart makes a received part one of the Upload's. It is moved into place first and admitted then: what the
-// Upload knows of is always there. A part that comes too late is removed again.
+// storePart adds a received part to the Upload. It moves the bytes into place first, so that every part of the Upload
+// has its bytes. A part that comes too late is removed again.
 func (s *Server) storePart(u *upload, p *part, received *spool) error {
 	moved := received.keep(u.ID, p.ID)
 	s.mu.Lock()
 	err := s.checkPending(u)
 	if err == nil {
-		err = moved // the directory goes with the Upload's end, which is the better reason
+		err = moved // the end of an Upload removes the directory; that it has ended is the better reason
 	}
 	if err == nil {
 		u.parts[p.ID] = p
@@ -113,7 +113,7 @@ func (c *call) readForm(limit int64, read func(*formReader) error) error {
 	return err
 }
 
-// spool is a field's content on its way to its place.
+// spool is a field's content in a temporary file.
 type spool struct {
 	st    *store
 	tmp   string // empty once it is kept
@@ -128,7 +128,7 @@ func (c *call) receive(form *formReader, most int64, param string) (_ *spool, er
 		return nil, err
 	}
 	received := &spool{st: st, tmp: tmp}
-	// The field is what remains of the body but for its end; into space that is allocated, it is written in half the time.
+	// The field is nearly all of the body. Writing it to space that is allocated takes half the time.
 	reserved := min(c.r.ContentLength, most)
 	reserve(f, reserved)
 	defer func() {
@@ -145,7 +145,7 @@ func (c *call) receive(form *formReader, most int64, param string) (_ *spool, er
 		return nil, badRequest(param, "File is empty.")
 	}
 	if received.bytes < reserved {
-		return received, f.Truncate(received.bytes) // gives the rest back
+		return received, f.Truncate(received.bytes) // frees the rest
 	}
 	return received, nil
 }
@@ -161,6 +161,6 @@ func (r *spool) keep(owner, part string) error {
 // discard removes the content unless it was kept.
 func (r *spool) discard() {
 	if r.tmp != "" {
-		r.st.discard(r.tmp) // what cannot be removed now goes at the next Open
+		r.st.discard(r.tmp) // if this fails, the next Open removes it
 	}
 }

@@ -18,8 +18,8 @@ func (w window) contentRange(total int64) string {
 	return fmt.Sprintf("bytes %d-%d/%d", w.offset, w.offset+w.size-1, total)
 }
 
-// parseRange reads a Range header of one range. What it does not understand (another unit, several ranges) it passes
-// over, as RFC 9110 allows; a range beyond the end is refused.
+// parseRange reads a Range header of one range. It ignores another unit and several ranges, as RFC 9110 allows. It
+// refuses a range beyond the end.
 func parseRange(header string, total int64) (window, error) {
 	whole := window{size: total}
 	spec, isBytes := strings.CutPrefix(header, "bytes=")
@@ -31,7 +31,7 @@ func parseRange(header string, total int64) (window, error) {
 		return whole, nil
 	case !hasFrom && !hasTo, hasFrom && hasTo && to < from:
 		return whole, nil
-	case !hasFrom: // so many from the end
+	case !hasFrom: // the last bytes
 		from, to = max(0, total-to), total-1
 	case !hasTo:
 		to = total - 1

@@ -9,19 +9,19 @@ import (
 // partsOnDisk are the parts that were found, by owner and ID.
 type partsOnDisk map[string]map[string]*part
 
-// recover rebuilds the state from the directory and removes what no record speaks of. Nobody else uses the Server yet.
+// recover rebuilds the state from the directory and removes what no record names. No other goroutine uses s yet.
 func (s *Server) recover() error {
 	if err := s.clearTemp(); err != nil {
 		return err
 	}
-	aside := func(name string, err error) {
+	damaged := func(name string, err error) {
 		s.opt.Log.Error("a damaged record was moved to "+damagedDir+"; its parts are kept", "record", name, "error", err)
 	}
 	err := readRecords(s.store, filesDir, filePrefix, func(id string, record *fileRecord) {
 		record.ID = id
 		s.lastSeq = max(s.lastSeq, record.Seq)
 		s.publish(&file{fileRecord: *record})
-	}, aside)
+	}, damaged)
 	if err != nil {
 		return err
 	}
@@ -29,7 +29,7 @@ func (s *Server) recover() error {
 		record.ID = id
 		s.lastSeq = max(s.lastSeq, record.Seq)
 		s.uploads[id] = &upload{uploadRecord: *record, parts: make(map[string]*part)}
-	}, aside)
+	}, damaged)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (s *Server) findParts() (partsOnDisk, error) {
 	for _, owner := range owners {
 		id := owner.Name()
 		if !owner.IsDir() || !validID(uploadPrefix, id) && !validID(filePrefix, id) {
-			continue // not ours; leave it alone
+			continue // a foreign directory
 		}
 		entries, err := s.store.list(path.Join(dataDir, id))
 		if err != nil {
@@ -97,7 +97,7 @@ func (s *Server) findParts() (partsOnDisk, error) {
 	return found, nil
 }
 
-// claimParts gives Files and pending Uploads their parts, and leaves in found what nobody claims.
+// claimParts assigns parts to Files and pending Uploads. Parts without an owner stay in found.
 func (s *Server) claimParts(found partsOnDisk) error {
 	for _, f := range s.ordered {
 		for _, p := range f.Parts {
@@ -110,7 +110,7 @@ func (s *Server) claimParts(found partsOnDisk) error {
 	}
 	for _, u := range s.uploads {
 		if u.Status != statusPending {
-			// Nobody will ask when these came.
+			// The time of their arrival is not needed any more.
 			for _, p := range u.Parts {
 				u.received = append(u.received, &part{p, time.Time{}})
 			}
@@ -128,7 +128,7 @@ func (s *Server) claimParts(found partsOnDisk) error {
 	return nil
 }
 
-// dropOrphans removes the parts that nobody claimed, unless they may belong to a record that could not be read.
+// dropOrphans removes the parts without an owner, unless they may belong to a record that could not be read.
 func (s *Server) dropOrphans(found partsOnDisk) error {
 	damaged, err := s.store.list(damagedDir)
 	if err != nil || len(damaged) > 0 {

@@ -24,8 +24,7 @@ const (
 	OpUnknown Op = "unknown" // everything else
 )
 
-// route is one call of the API: where it is, and who answers it. A handler returns what is sent as JSON, or a
-// sender, or an error.
+// route is one call of the API. Its handler returns an object that is sent as JSON, or a sender, or an error.
 type route struct {
 	method  string
 	path    string // segments; {id} stands for any
@@ -45,8 +44,8 @@ var routes = []route{
 	{http.MethodDelete, "v1/files/{id}", OpFileDelete, (*Server).deleteFile},
 }
 
-// find returns the route of a request and the ID in its path. Without one it returns the methods that the path does
-// allow. http.ServeMux would answer in plain text, and redirect paths that it finds unclean.
+// find returns the route of a request and the ID in its path. If there is none, it returns the methods that the path
+// allows. http.ServeMux would answer in plain text, and would redirect paths that are not clean.
 func find(method, urlPath string) (found *route, id string, allowed []string) {
 	segments := strings.Split(strings.TrimPrefix(urlPath, "/"), "/")
 	for i := range routes {

@@ -15,11 +15,11 @@ const (
 	maxHeaderBytes    = 64 << 10
 )
 
-// NewHTTPServer returns an http.Server for s with limits that fit it: HTTP/1.1 only (HTTP/2 would put all parts on
-// one connection, and on one connection's rate), bounded headers, and no deadline on a whole request, because a part
-// may take long; stalls are cut off by Options.StallTimeout instead. It counts connections in Stats.
+// NewHTTPServer returns an http.Server for s. It speaks HTTP/1.1 only: HTTP/2 would put all parts on one connection, and
+// so limit them to its rate. Its headers are bounded. A request has no deadline, because a part may take long;
+// Options.StallTimeout ends stalled requests instead. It counts connections in Stats.
 //
-// The caller runs it and shuts it down; Serve is the short way.
+// The caller runs it and shuts it down. Serve does both.
 func (s *Server) NewHTTPServer() *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -38,8 +38,8 @@ func (s *Server) NewHTTPServer() *http.Server {
 	}
 }
 
-// Serve accepts connections on l until Shutdown or Close (which may have come before it), and then returns nil. It
-// closes l.
+// Serve accepts connections on l until Shutdown or Close, and then returns nil. It returns nil at once if the Server is
+// already closed. It closes l.
 func (s *Server) Serve(l net.Listener) error {
 	hs := s.NewHTTPServer()
 	s.callMu.Lock()

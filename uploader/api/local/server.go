@@ -11,8 +11,8 @@ import (
 
 // Server is the API over one directory. It is an http.Handler; see Serve for the listening side.
 //
-// Lock order: upload.ending, then mu, then callMu. None is held while a body is read or an answer is written, and
-// neither mu nor callMu during disk I/O.
+// Lock order: upload.ending, then mu, then callMu. No lock is held while a body is read or an answer is written.
+// Neither mu nor callMu is held during disk I/O.
 type Server struct {
 	opt   Options
 	store *store
@@ -38,11 +38,11 @@ type Server struct {
 	running sync.WaitGroup // calls, the janitor
 }
 
-// upload is an Upload. Of its record only Status, FileID and Parts ever change, with both ending and Server.mu held;
-// either is enough to read them.
+// upload is an Upload. Of its record only Status, FileID and Parts change. A change holds both ending and Server.mu; a
+// read holds either.
 type upload struct {
-	// ending is held while the Upload is being completed, cancelled or expired, so that exactly one of them wins. It
-	// may be held for seconds (MD5), so it is never waited for with Server.mu held.
+	// ending is held while the Upload is being completed, cancelled or expired, so only one of these happens. It may
+	// be held for seconds (MD5). So never lock it with Server.mu held.
 	ending sync.Mutex
 
 	uploadRecord
@@ -65,8 +65,8 @@ type file struct {
 	gone    bool // deleted or expired
 }
 
-// Open takes over a directory, rebuilds the state from it, removes garbage and starts the janitor. The caller must
-// Close the Server.
+// Open locks a directory, rebuilds the state from it, removes garbage and starts the janitor. The caller must Close the
+// Server.
 func Open(opt Options) (*Server, error) {
 	opt, err := opt.withDefaults()
 	if err != nil {
@@ -74,7 +74,7 @@ func Open(opt Options) (*Server, error) {
 	}
 	st, err := openStore(opt.Dir)
 	if err != nil {
-		return nil, fmt.Errorf("localapi: %w", err)
+		return nil, fmt.Errorf("built-in API server: %w", err)
 	}
 	s := &Server{
 		opt:     opt,
@@ -87,15 +87,15 @@ func Open(opt Options) (*Server, error) {
 	s.SetFaults(opt.Faults)
 	s.SetIntercept(opt.Intercept)
 	if err := s.recover(); err != nil {
-		return nil, errors.Join(fmt.Errorf("localapi: read %s: %w", opt.Dir, err), st.close())
+		return nil, errors.Join(fmt.Errorf("built-in API server: read %s: %w", opt.Dir, err), st.close())
 	}
 	s.Collect()
 	s.running.Go(s.janitor)
 	return s, nil
 }
 
-// Close cuts off the requests under way, waits for them and for the janitor, and gives the directory back. A hook
-// (Options.Intercept, Options.Observe) that blocks must be let go first. Requests after Close are answered 503. A
+// Close aborts the requests under way, waits for them and for the janitor, and unlocks the directory. A hook
+// (Options.Intercept, Options.Observe) that blocks must be released first. Requests after Close are answered 503. A
 // second Close does nothing.
 func (s *Server) Close() error {
 	s.callMu.Lock()
@@ -107,7 +107,7 @@ func (s *Server) Close() error {
 	close(s.done)
 	servers := s.servers
 	for c := range s.calls {
-		c.cutOff()
+		c.abortIO()
 	}
 	s.callMu.Unlock()
 
@@ -131,7 +131,7 @@ func (s *Server) enter(c *call) bool {
 	return true
 }
 
-// leave ends what enter began. After it the ResponseWriter must not be touched.
+// leave removes a call that enter admitted. After it the ResponseWriter must not be used.
 func (s *Server) leave(c *call) {
 	s.callMu.Lock()
 	delete(s.calls, c)
@@ -141,7 +141,7 @@ func (s *Server) leave(c *call) {
 
 func (s *Server) now() time.Time { return s.opt.Now() }
 
-// warn logs what went wrong behind an answer that is right nevertheless.
+// warn logs an error that did not change the answer.
 func (s *Server) warn(what string, err error) {
 	if err != nil {
 		s.opt.Log.Warn(what, "error", err)

@@ -21,8 +21,7 @@ type Event struct {
 	Err       error // why it was refused or broken off
 }
 
-// Stats counts what a Server has seen since Open. Bytes that were read after a refusal, only to drop them, are
-// not counted.
+// Stats counts what a Server has done since Open. Bytes that were read after a refusal and dropped are not counted.
 type Stats struct {
 	Connections    int64        // by servers of NewHTTPServer and Serve only
 	Requests       map[Op]int64 // begun, refused ones included
@@ -31,7 +30,7 @@ type Stats struct {
 	PartBytes      int64 // in them
 	BodyBytes      int64 // of all requests, with the framing of forms
 	PartsInFlight  int64 // part requests being received now
-	PeakParts      int64 // the most there ever were
+	PeakParts      int64 // the maximum of PartsInFlight
 	FilesCreated   int64
 }
 
@@ -91,7 +90,7 @@ func (n *counters) partBegins() (ends func()) {
 	}
 }
 
-// observe tells Options.Observe that a call is over.
+// observe calls Options.Observe after a call.
 func (s *Server) observe(c *call, began time.Time) {
 	if s.opt.Observe == nil {
 		return

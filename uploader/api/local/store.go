@@ -61,20 +61,20 @@ type fileRecord struct {
 	Parts         []partRecord `json:"parts"` // in the order of the content
 }
 
-// partRecord names one part. Its bytes are in a file of its own, which is all that is stored of it.
+// partRecord names one part. Its bytes are in a file of its own; nothing else is stored of it.
 type partRecord struct {
 	ID    string `json:"id"`
 	Bytes int64  `json:"bytes"`
 }
 
-// store is the directory. It keeps no state but the lock, and may be used concurrently; who may write what when is
-// the Server's affair. A name given to it was made by newID or checked by validID.
+// store is the directory. It has no state except the lock, and may be used concurrently. The Server decides which writes
+// may happen when. Every name passed to it was made by newID or checked by validID.
 type store struct {
 	root *os.Root
 	lock *os.File
 }
 
-// openStore makes the directories and takes the lock, which the kernel gives back when the process dies.
+// openStore creates the directories and takes the lock. The kernel releases the lock when the process dies.
 func openStore(dir string) (_ *store, err error) {
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func (st *store) close() error {
 func recordPath(dir, id string) string   { return path.Join(dir, id+recordExt) }
 func partPath(owner, part string) string { return path.Join(dataDir, owner, part) }
 
-// putRecord writes a record so that a reader after any crash of the process sees the old one or the new one.
+// putRecord writes a record atomically: after a crash of the process the old record or the new one can be read.
 func (st *store) putRecord(dir, id string, record any) error {
 	b, err := json.Marshal(record)
 	if err != nil {
@@ -133,7 +133,7 @@ func (st *store) putRecord(dir, id string, record any) error {
 	return nil
 }
 
-// dropRecord removes a record. One that is gone is no error.
+// dropRecord removes a record. A missing record is no error.
 func (st *store) dropRecord(dir, id string) error { return st.discard(recordPath(dir, id)) }
 
 func (st *store) discard(name string) error {
@@ -143,7 +143,7 @@ func (st *store) discard(name string) error {
 	return nil
 }
 
-// newTemp makes a file to receive into.
+// newTemp creates a file for a body that is being received.
 func (st *store) newTemp() (f *os.File, name string, err error) {
 	name = path.Join(tmpDir, newID(partPrefix))
 	f, err = st.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
@@ -183,9 +183,9 @@ func (st *store) list(dir string) ([]os.DirEntry, error) {
 	return d.ReadDir(-1)
 }
 
-// readRecords calls each for every record of a directory. A record that cannot be read (after a power cut) is moved
-// aside, and aside is told.
-func readRecords[R any](st *store, dir, prefix string, each func(id string, record *R), aside func(name string, err error)) error {
+// readRecords calls each for every record of a directory. A record that cannot be read (after a power cut) is moved to
+// damagedDir, and damaged is called.
+func readRecords[R any](st *store, dir, prefix string, each func(id string, record *R), damaged func(name string, err error)) error {
 	entries, err := st.list(dir)
 	if err != nil {
 		return err
@@ -193,7 +193,7 @@ func readRecords[R any](st *store, dir, prefix string, each func(id string, reco
 	for _, entry := range entries {
 		id, isRecord := strings.CutSuffix(entry.Name(), recordExt)
 		if !isRecord || !validID(prefix, id) {
-			continue // not ours; leave it alone
+			continue // a foreign file
 		}
 		b, err := st.root.ReadFile(path.Join(dir, entry.Name()))
 		if err != nil {
@@ -204,7 +204,7 @@ func readRecords[R any](st *store, dir, prefix string, each func(id string, reco
 			if err := st.root.Rename(path.Join(dir, entry.Name()), path.Join(damagedDir, entry.Name())); err != nil {
 				return err
 			}
-			aside(entry.Name(), err)
+			damaged(entry.Name(), err)
 			continue
 		}
 		each(id, record)

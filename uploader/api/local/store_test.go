@@ -106,7 +106,7 @@ func TestGarbageIsCollected(t *testing.T) {
 	require.Equal(t, 200, a.send("POST", "/v1/uploads/"+cancelled+"/cancel", "", nil).status)
 	require.NoDirExists(t, filepath.Join(a.dir, "data", cancelled))
 
-	// By the janitor: what expired, and the names of what ended long ago.
+	// By the janitor: what has expired, and the records of Uploads that ended long ago.
 	expired := a.create(3)
 	a.part(expired, []byte("abc"))
 	now.advance(time.Hour)
@@ -121,7 +121,7 @@ func TestGarbageIsCollected(t *testing.T) {
 	require.Empty(t, records)
 	require.Len(t, a.srv.Files(), 1)
 
-	// At Open: what a killed process left. What is not ours stays.
+	// At Open: what a killed process left. Foreign files stay.
 	late := a.create(3)
 	a.part(late, []byte("abc"))
 	require.NoError(t, a.srv.Close())
@@ -175,7 +175,7 @@ func TestCompleteIsFinishedAtOpen(t *testing.T) {
 	require.Equal(t, "abc", string(a.stored(a.srv.Files()[0].ID)))
 }
 
-// After a power cut anything may be short. Nothing else may suffer from it.
+// After a power cut any file may be short. That must not damage anything else.
 func TestDamageIsSetAside(t *testing.T) {
 	a := start(t, local.Options{})
 	whole, short, lost := a.upload("batch", []byte("whole")), a.upload("batch", []byte("short")), a.upload("batch", []byte("lost"))
@@ -199,7 +199,7 @@ func TestDamageIsSetAside(t *testing.T) {
 	}
 }
 
-// acknowledged is what a killed server owes to its clients.
+// acknowledged is what a killed server has acknowledged to its clients.
 type acknowledged struct {
 	mu        sync.Mutex
 	completed map[string]uint64 // file ID: seed of its content
@@ -210,7 +210,7 @@ type acknowledged struct {
 
 const ackedSize = 100_000
 
-// work is one client that does a bit of everything until the connection breaks.
+// work is one client that makes every kind of call until the connection breaks.
 func (k *acknowledged) work(a *api, seed uint64, tired func(int)) {
 	note := func(f func()) {
 		k.mu.Lock()

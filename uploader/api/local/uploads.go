@@ -70,10 +70,10 @@ func (s *Server) pendingUpload(id string) (*upload, error) {
 	return u, s.checkPending(u)
 }
 
-// checkPending refuses what an Upload's state does not allow. mu is held.
+// checkPending returns a refusal unless the Upload is pending. mu is held.
 func (s *Server) checkPending(u *upload) error {
 	if u.Status == statusPending && !s.now().Before(u.ExpiresAt) {
-		return ended(u.ID, statusExpired) // the janitor will write it down
+		return ended(u.ID, statusExpired) // the janitor records it later
 	}
 	if u.Status != statusPending {
 		return ended(u.ID, u.Status)
@@ -118,8 +118,8 @@ func (s *Server) end(u *upload, status string) error {
 	return nil
 }
 
-// setEnd takes over what changes when an Upload ends. The rest is left alone: it is read without a lock. ending and
-// mu are held.
+// setEnd sets the fields that change when an Upload ends. The other fields are read without a lock, so it must not
+// write them. ending and mu are held.
 func (u *upload) setEnd(done *uploadRecord) {
 	u.Status, u.FileID, u.Parts = done.Status, done.FileID, done.Parts
 	u.parts = nil

@@ -146,7 +146,7 @@ func TestCompleteRefusals(t *testing.T) {
 	}
 	require.Contains(t, a.complete("upload_x", "", one).refused(t, 404), "No such Upload object: upload_x")
 	require.Empty(t, a.srv.Files())
-	a.complete(id, sum([]byte("abc")), one, two).object(t, uploadMembers...) // no refusal has spoilt it
+	a.complete(id, sum([]byte("abc")), one, two).object(t, uploadMembers...) // no refusal has changed it
 }
 
 func TestUnlistedPartsMayCount(t *testing.T) {

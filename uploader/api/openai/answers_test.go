@@ -18,8 +18,8 @@ import (
 	"uploadfs/uploader/api/openai"
 )
 
-// rawServer hands every connection to serve, after the head of a first request
-// was read from it, and closes it then.
+// rawServer reads the head of the first request of each connection, passes the
+// connection to serve, and closes it when serve returns.
 func rawServer(t testing.TB, config *tls.Config, serve func(net.Conn, *http.Request)) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -52,8 +52,8 @@ func rawServer(t testing.TB, config *tls.Config, serve func(net.Conn, *http.Requ
 	return scheme + listener.Addr().String()
 }
 
-// TestEarlyAnswer is refused while it is still sending a part: by a server that
-// closes the connection at once, with most of the part unread.
+// TestEarlyAnswer sends parts to a server that refuses each while it is being sent,
+// and then closes the connection with most of the part unread.
 func TestEarlyAnswer(t *testing.T) {
 	encrypted := httptest.NewTLSServer(nil) // for its certificate only
 	t.Cleanup(encrypted.Close)
@@ -90,8 +90,8 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
-// TestEarlyAnswerOfAServerThatWaits has the server keep the connection open.
-func TestEarlyAnswerOfAServerThatWaits(t *testing.T) {
+// TestEarlyAnswerOnAnOpenConnection has the server keep the connection open.
+func TestEarlyAnswerOnAnOpenConnection(t *testing.T) {
 	release := make(chan struct{})
 	url := rawServer(t, nil, func(conn net.Conn, _ *http.Request) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 401 X\r\nContent-Length: 2\r\n\r\n{}")

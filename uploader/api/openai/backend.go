@@ -1,19 +1,17 @@
-// Package openai is the [api.Backend] that talks to the OpenAI Uploads
-// and Files API, or to whatever speaks it, over HTTP with the official SDK.
+// Package openai is the [api.Backend] for the OpenAI Uploads and Files API, and for
+// servers that are compatible with it. It uses the official SDK over HTTP.
 //
-// A call is one request; the SDK's own retries are off, since retrying has a
-// package of its own. The one exception is a 401: the key is read again, so that
-// it can be rotated while uploads are under way, and if it changed the call is
-// made once more.
+// A call is one request. The SDK's own retries are off, because package retry does
+// the retrying. The exception is a 401: the Backend reads the key again and, if it
+// has changed, makes the call once more. So a key can be rotated during uploads.
 //
-// A part is streamed from its section, with its exact length, over HTTP/1.1; no
-// part is ever held in memory. Calls have no deadline, but one that makes no
-// progress for a while fails like a broken connection.
+// A part is streamed from its section over HTTP/1.1, with its exact length. No part
+// is held in memory. Calls have no deadline, but a call without progress fails like
+// a broken connection.
 //
-// Errors are [api.Error] values. Their text is one line, the API's own
-// message where there is one, and never contains the key, even if the server
-// repeats it. An error whose request never reached a server has
-// [api.ErrNotSent] in its chain.
+// Errors are [api.Error] values. Their text is one line: the API's own message
+// where there is one. It never contains the key, even if the server repeats it. The
+// error of a request that never reached a server has [api.ErrNotSent] in its chain.
 package openai
 
 import (
@@ -43,8 +41,8 @@ const (
 const (
 	// uploadLife is assumed where an Upload does not say when it expires.
 	uploadLife = time.Hour
-	// findPage is how many Files FindFiles asks for at a time. What it looks
-	// for is new, and so on the first page.
+	// findPage is the number of Files on a page of FindFiles. The Files that it
+	// looks for are new, so they are on the first page.
 	findPage = 100
 )
 
@@ -55,8 +53,8 @@ type Backend struct {
 	uploads openai.UploadService
 	files   openai.FileService
 
-	// Parts have connections of their own, so that a small call never waits
-	// behind 64 MiB, nor a part for a Complete that takes minutes.
+	// Parts have their own connections. So a small call never waits for a part
+	// of 64 MiB, and no part waits for a Complete that takes minutes.
 	partClient, callClient *http.Client
 }
 
@@ -78,7 +76,7 @@ func New(cfg Config) (*Backend, error) {
 			return nil, fmt.Errorf("base URL %q would send the API key over plain http to another machine: "+
 				"use https, or --insecure-http if the network is trusted", cfg.BaseURL)
 		}
-		keys.source = nil // nor may a key that turns up later go there
+		keys.source = nil // a key that appears later must not be sent there either
 	}
 	b := &Backend{
 		cfg:        cfg,
@@ -86,14 +84,14 @@ func New(cfg Config) (*Backend, error) {
 		partClient: newClient(cfg, cfg.Slots),
 		callClient: newClient(cfg, cfg.Slots),
 	}
-	// The services by themselves, unlike openai.NewClient, read no environment.
+	// Unlike openai.NewClient, the services read no environment variables.
 	opts := b.options()
 	b.uploads = openai.NewUploadService(opts...)
 	b.files = openai.NewFileService(opts...)
 	return b, nil
 }
 
-// options are those of every request.
+// options returns the options of every request.
 func (b *Backend) options() []option.RequestOption {
 	opts := []option.RequestOption{
 		option.WithBaseURL(b.cfg.BaseURL),
@@ -156,14 +154,14 @@ func (b *Backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error)
 	return upload, err
 }
 
-// AddPart implements [api.Backend]. The section is not touched any more
-// once AddPart has returned.
+// AddPart implements [api.Backend]. It does not read the section after it has
+// returned.
 func (b *Backend) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
 	var id string
 	c := call{op: opPart, uploadID: uploadID, stall: b.cfg.Stall, body: body}
 	err := b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
-		// The SDK would copy the data into memory, twice: it gets none, and
-		// the middleware puts the body in.
+		// The SDK would copy the data into memory, twice. So it gets no data,
+		// and the middleware sets the body.
 		opts = append(opts, option.WithHTTPClient(b.partClient))
 		res, err := b.uploads.Parts.New(ctx, uploadID, openai.UploadPartNewParams{}, opts...)
 		if err != nil {
@@ -243,8 +241,8 @@ func (b *Backend) FindFiles(ctx context.Context, spec api.Spec, since time.Time)
 			if !page.JSON.Data.Valid() {
 				return errors.New("a list without data")
 			}
-			// A service that does not say whether there is more is asked
-			// until a page is empty.
+			// Some services do not say whether there is more. FindFiles then
+			// asks until a page is empty.
 			more = len(page.Data) > 0 && (page.HasMore || !page.JSON.HasMore.Valid())
 			for _, f := range page.Data {
 				switch {
@@ -271,8 +269,8 @@ func (b *Backend) FindFiles(ctx context.Context, spec api.Spec, since time.Time)
 	return found, nil
 }
 
-// checkObject complains about an answer that is not the object that was asked
-// for. The type may be missing: not every service sends it.
+// checkObject checks that an answer is an object of the wanted type with an ID. The
+// type may be missing, because not every service sends it.
 func checkObject(id, object, want string) error {
 	switch {
 	case object != "" && object != want:

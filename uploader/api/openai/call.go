@@ -19,8 +19,8 @@ import (
 	"github.com/openai/openai-go/v3/option"
 )
 
-// maxAnswer bounds what is read of one answer. The longest legitimate one is a
-// page of the list of Files, some 300 bytes each.
+// maxAnswer bounds the bytes read of one answer. The longest valid answer is a page
+// of the list of Files, at some 300 bytes each.
 const maxAnswer = 4 << 20
 
 // call is one call of a Backend method.
@@ -31,12 +31,12 @@ type call struct {
 	body     *io.SectionReader // of a part, else nil
 }
 
-// send makes the request with the SDK and checks the answer. What it returns
-// when the exchange itself went well is a complaint about the answer.
+// send makes the request with the SDK and checks the answer. Its error after a
+// successful exchange says what is wrong with the answer.
 type send func(ctx context.Context, opts ...option.RequestOption) error
 
-// do makes the call, and makes it once more if the key was refused and there is
-// a new one. Its errors are *[api.Error] without any key in them.
+// do makes the call. If the key is refused and there is a new one, it makes the
+// call once more. Its errors are *[api.Error] and contain no key.
 func (b *Backend) do(ctx context.Context, c call, send send) error {
 	key := b.keys.current()
 	fault := b.attempt(ctx, c, key, send)
@@ -50,9 +50,9 @@ func (b *Backend) do(ctx context.Context, c call, send send) error {
 		}
 	}
 	if fault == nil {
-		return nil // not a nil *api.Error in an error
+		return nil // a nil *api.Error would be an error that is not nil
 	}
-	fault.Message = clip(b.keys.redact(fault.Message), maxMessage) // in this order: no half of a key may remain
+	fault.Message = clip(b.keys.redact(fault.Message), maxMessage) // redact first: a cut key would not be found
 	if fault.Err != nil {
 		if text := fault.Err.Error(); b.keys.redact(text) != text {
 			fault.Err = errors.New(b.keys.redact(text))
@@ -61,7 +61,7 @@ func (b *Backend) do(ctx context.Context, c call, send send) error {
 	return fault
 }
 
-// attempt makes one request and says what became of it; nil is success.
+// attempt makes one request. It returns nil on success.
 func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *api.Error {
 	watched, dog := watch(ctx, c.stall)
 	defer dog.stop()
@@ -110,7 +110,7 @@ func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *a
 		}
 		fault.Message = cause.Error()
 	case !x.reached:
-		// The SDK refused to make the request of what it was given.
+		// The SDK rejected the parameters before it made a request.
 		fault.Kind, fault.Err = api.Refused, err
 	case x.status != 0:
 		fault.Message = fmt.Sprintf("unexpected answer (%s): %v", statusText(x.status), err)
@@ -118,7 +118,7 @@ func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *a
 			fault.Message += ": " + text
 		}
 	default:
-		fault.Message, fault.Err = "no answer: "+explain(bare(err)), bare(err)
+		fault.Message, fault.Err = "no answer: "+explain(withoutURL(err)), withoutURL(err)
 	}
 	if x.status == 0 && !x.connected.Load() {
 		fault.Err = notSent(fault.Err)
@@ -126,7 +126,7 @@ func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *a
 	return fault
 }
 
-// notSent marks err as the error of a request that did not leave this machine.
+// notSent adds [api.ErrNotSent] to the chain of err.
 func notSent(err error) error {
 	if err == nil {
 		return api.ErrNotSent
@@ -134,8 +134,8 @@ func notSent(err error) error {
 	return fmt.Errorf("%w: %w", api.ErrNotSent, err)
 }
 
-// bare takes the method and the URL off an error of the HTTP client.
-func bare(err error) error {
+// withoutURL removes the method and the URL from an error of the HTTP client.
+func withoutURL(err error) error {
 	var u *url.Error
 	if errors.As(err, &u) {
 		return u.Err
@@ -143,8 +143,8 @@ func bare(err error) error {
 	return err
 }
 
-// explain puts an error of the connection in one line, with what is to be done
-// about it where that is known.
+// explain returns the text of a connection error in one line. Where the remedy is
+// known, it names it.
 func explain(err error) string {
 	if errors.Is(err, io.EOF) {
 		return "the server closed the connection"
@@ -171,10 +171,9 @@ type exchange struct {
 	refusal *api.Error // the answer, if it was not a success
 }
 
-// roundTrip is the middleware round one request. It gives the part its body,
-// takes the whole answer off the connection, so that this can be used again, and
-// keeps from the SDK what it has no words for: refusals that are not JSON, and
-// successes that are not either.
+// roundTrip is the middleware of one request. It sets the body of a part. It reads
+// the whole answer, so that the connection can be used again. It turns refusals, and
+// answers that are not JSON, into errors, because the SDK does not report them well.
 func (x *exchange) roundTrip(req *http.Request, next option.MiddlewareNext) (*http.Response, error) {
 	x.reached = true
 	if x.part != nil {

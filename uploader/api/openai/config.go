@@ -18,8 +18,8 @@ const (
 	DefaultCompleteStall = 5 * time.Minute
 )
 
-// Config says where the API is and how to talk to it. The environment is not
-// read: whoever wires the program does that, once.
+// Config says where the API is and how to talk to it. This package does not read the
+// environment; its caller does, once.
 type Config struct {
 	// BaseURL ends in /v1, where the service has versions. "" means DefaultBaseURL.
 	BaseURL string
@@ -27,17 +27,17 @@ type Config struct {
 	// Organization and Project are sent as headers unless empty.
 	Organization, Project string
 
-	// Key is asked in New and again after a 401. nil sends no key.
+	// Key is called by New and again after a 401. nil means no key.
 	Key KeySource
 
 	// Header is added to every request (OPENAI_CUSTOM_HEADERS).
 	Header http.Header
 
-	// UserAgent replaces the SDK's unless empty.
+	// UserAgent, unless empty, replaces the User-Agent of the SDK.
 	UserAgent string
 
-	// Slots is how many parts are sent at once: so many connections are kept
-	// for them, and no more are opened. Further parts wait for one.
+	// Slots is the number of parts sent at once. It is also the number of
+	// connections for parts; further parts wait for one of them.
 	Slots int
 
 	// Stall is how long a call may go without any progress before it counts
@@ -72,9 +72,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// parseBaseURL refuses what could not be a base URL or would be lost on the way:
-// the calls' paths take the place of a query, and credentials in a URL end up in
-// logs.
+// parseBaseURL checks a base URL. It refuses a query and a fragment, because the
+// paths of the calls replace them. It refuses credentials, because URLs are logged.
 func parseBaseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {
@@ -97,8 +96,8 @@ func parseBaseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// exposed reports whether what is sent to u can be read on a network: plain http
-// to anything but this machine.
+// exposed reports whether requests to u can be read on a network: plain http to
+// another machine.
 func exposed(u *url.URL) bool {
 	if u.Scheme != "http" || u.Hostname() == "localhost" {
 		return false

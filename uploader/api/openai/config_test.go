@@ -67,9 +67,9 @@ func TestPlainHTTPElsewhere(t *testing.T) {
 	b.Close()
 }
 
-// TestKeyThatTurnsUpLater starts without a key, which is allowed over plain http,
-// and has one appear in the file when the server asks for it.
-func TestKeyThatTurnsUpLater(t *testing.T) {
+// TestKeyThatAppearsLater starts without a key, which is allowed over plain http.
+// The key file gets one when the server has answered 401.
+func TestKeyThatAppearsLater(t *testing.T) {
 	asked := 0
 	proxied.Store(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
@@ -199,7 +199,7 @@ func TestKeyRotation(t *testing.T) {
 	requireNoKey(t, err, key, rotated)
 }
 
-// requireNoKey looks at all errors of a chain, in every way they can be printed.
+// requireNoKey checks every error of a chain, in every format.
 func requireNoKey(t *testing.T, err error, keys ...string) {
 	t.Helper()
 	for _, format := range []string{"%v", "%+v", "%#v", "%q"} {

@@ -54,8 +54,8 @@ func TestNotSent(t *testing.T) {
 	})
 }
 
-// TestFaultsEndInACorrectFile runs one upload through every fault of a bad
-// network and a bad service, with the retry decorator around.
+// TestFaultsEndInACorrectFile sends one upload, with the retry decorator, through
+// every fault that a network and a service can have.
 func TestFaultsEndInACorrectFile(t *testing.T) {
 	unavailable := &local.Fault{Status: http.StatusServiceUnavailable, RawBody: "<h1>503 Service Unavailable</h1>"}
 	failed := &local.Fault{Status: http.StatusInternalServerError, Message: "The server had an error."}
@@ -118,8 +118,8 @@ func TestFaultsEndInACorrectFile(t *testing.T) {
 
 var errDisk = errors.New("input/output error")
 
-// TestBrokenFileDuringPart checks that an error of the file is not taken for one
-// of the network, which would be tried again.
+// TestBrokenFileDuringPart checks that an error of the file does not count as an
+// error of the network, which would be retried.
 func TestBrokenFileDuringPart(t *testing.T) {
 	b := fake(t, openai.Config{}, discard)
 	_, err := b.AddPart(t.Context(), "upload_1", io.NewSectionReader(badDisk{}, 0, 8<<20))

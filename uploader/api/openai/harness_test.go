@@ -25,7 +25,7 @@ import (
 	"uploadfs/uploader/api/retry"
 )
 
-// proxied answers what comes to the proxy that the environment names.
+// proxied handles the requests to the proxy that the environment names.
 var proxied atomic.Value // of func(http.ResponseWriter, *http.Request)
 
 func TestMain(m *testing.M) {

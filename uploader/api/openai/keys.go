@@ -8,19 +8,19 @@ import (
 	"unicode"
 )
 
-// KeySource returns the API key as it is now; "" means that there is none. White
-// space around it is removed, so the content of a file will do. It is called
-// rarely, never concurrently, and may read a file.
+// KeySource returns the current API key, or "" if there is none. White space around
+// it is removed, so it may return the content of a file. It is called rarely and
+// never concurrently, and it may read a file.
 type KeySource func() (string, error)
 
-// StaticKey is a key that does not change.
+// StaticKey returns a KeySource for a key that does not change.
 func StaticKey(key string) KeySource {
 	return func() (string, error) { return key, nil }
 }
 
-// minSecret is the length from which on a key is one. A shorter one is a
-// placeholder, for a server that checks none: it would be found in many words
-// that have nothing to do with it, IDs among them.
+// minSecret is the length in bytes from which a key is redacted. A shorter key is a
+// placeholder for a server that checks none. Redacting it would damage IDs and other
+// words that happen to contain it.
 const minSecret = 8
 
 // keyring holds the key in use. It may be used concurrently.
@@ -29,7 +29,7 @@ type keyring struct {
 
 	mu   sync.Mutex
 	key  string
-	seen []string // every key there was, for redaction; grows by one with each rotation
+	seen []string // every key so far, for redaction; each rotation adds one
 }
 
 // newKeyring asks source for the first key.
@@ -58,7 +58,7 @@ func (k *keyring) read() (string, error) {
 	return key, nil
 }
 
-// use makes key the current one. Callers hold mu, or are alone.
+// use makes key the current key. The caller holds mu, or no other goroutine has k yet.
 func (k *keyring) use(key string) {
 	k.key = key
 	if len(key) >= minSecret {
@@ -72,8 +72,9 @@ func (k *keyring) current() string {
 	return k.key
 }
 
-// renew returns the key to use after refused was answered with 401. It is the
-// same key if no other was found. Of many calls refused at once, one reads.
+// renew returns the key to use after the key refused was answered with 401. It
+// returns the same key if there is no other. When many calls are refused at once,
+// one of them reads the source.
 func (k *keyring) renew(refused string) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -90,8 +91,7 @@ func (k *keyring) renew(refused string) (string, error) {
 	return key, nil
 }
 
-// redact takes every key there was out of s, which may repeat what a server
-// said.
+// redact replaces every key in s. s may contain what a server said.
 func (k *keyring) redact(s string) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

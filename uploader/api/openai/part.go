@@ -11,15 +11,15 @@ import (
 	"sync"
 )
 
-// errPartClosed ends a read of a part whose call is over.
+// errPartClosed ends a read of a part whose call has returned.
 var errPartClosed = errors.New("the part is closed")
 
 // part is the multipart body of one AddPart: a few bytes of framing around the
-// section, which is read as it is sent and never held in memory.
+// section. The section is read while it is sent, and is never held in memory.
 //
-// A part is opened once for each time the request is written. The transport may
-// still be reading when a call has been answered or cancelled; close ends that,
-// so that the section is never touched once the call has returned.
+// open is called once for each time that the request is written. The transport may
+// still be reading when a call has been answered or cancelled. close ends that, so
+// the section is never read after the call has returned.
 type part struct {
 	head, tail  []byte
 	contentType string
@@ -32,11 +32,11 @@ type part struct {
 	err    error // the first error of the section
 }
 
-// newPart frames section. progress is called with each piece that is read.
+// newPart frames section. progress is called at each read.
 func newPart(section *io.SectionReader, progress func()) (*part, error) {
 	var frame bytes.Buffer
 	w := multipart.NewWriter(&frame)
-	// The API refuses a part without a filename, and Azure one without a type.
+	// The API refuses a part without a filename. Azure refuses one without a type.
 	_, err := w.CreatePart(textproto.MIMEHeader{
 		"Content-Disposition": {`form-data; name="data"; filename="part"`},
 		"Content-Type":        {"application/octet-stream"},

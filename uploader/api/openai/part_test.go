@@ -30,8 +30,8 @@ func TestPartCanBeOpenedAgain(t *testing.T) {
 	require.NoError(t, p.close())
 }
 
-// TestClosedPartIsNotRead is about a transport that goes on reading after the
-// call has returned, when the section's file may be closed.
+// TestClosedPartIsNotRead simulates a transport that still reads after the call has
+// returned. The section's file may be closed then.
 func TestClosedPartIsNotRead(t *testing.T) {
 	content := strings.NewReader(strings.Repeat("content ", 1000))
 	p, err := newPart(io.NewSectionReader(content, 0, content.Size()), func() {})

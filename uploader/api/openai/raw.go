@@ -11,11 +11,10 @@ import (
 	"github.com/openai/openai-go/v3/option"
 )
 
-// Raw makes the same calls as a [Backend], one request each, and returns the
-// API's own JSON as it came instead of what the Backend makes of it: for whoever
-// wants to see every member, those that this program does not know among them.
-// What an answer says is not checked. Errors are those of the Backend. It may be
-// used concurrently.
+// Raw makes the same calls as a [Backend], one request each, but returns the API's
+// JSON unchanged. So its callers see every member, also those that this program does
+// not know. It does not check what an answer says. Its errors are those of the
+// Backend. It may be used concurrently.
 type Raw struct{ b *Backend }
 
 // Raw returns the Backend's calls with unread answers.
@@ -43,7 +42,7 @@ func (r Raw) AddPart(ctx context.Context, uploadID string, body *io.SectionReade
 	return json, err
 }
 
-// Complete makes the File. md5 is sent as it is unless it is empty.
+// Complete makes the File. An empty md5 is not sent.
 func (r Raw) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (json string, err error) {
 	c := call{op: opComplete, uploadID: uploadID, stall: r.b.cfg.CompleteStall}
 	err = r.b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
@@ -54,8 +53,8 @@ func (r Raw) Complete(ctx context.Context, uploadID string, partIDs []string, md
 	return json, err
 }
 
-// Cancel ends an Upload. Unlike the Backend's, it is refused where the Upload has
-// ended already.
+// Cancel ends an Upload. Unlike the Backend's Cancel, it fails if the Upload has
+// already ended.
 func (r Raw) Cancel(ctx context.Context, uploadID string) (json string, err error) {
 	c := call{op: opCancel, uploadID: uploadID, stall: r.b.cfg.Stall}
 	err = r.b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
@@ -66,7 +65,7 @@ func (r Raw) Cancel(ctx context.Context, uploadID string) (json string, err erro
 	return json, err
 }
 
-// rawOf is the JSON behind an answer of the SDK's, "" where there is none.
+// rawOf returns the JSON of an answer of the SDK, or "" if there is none.
 func rawOf(res interface{ RawJSON() string }, err error) string {
 	if err != nil {
 		return ""
@@ -74,7 +73,7 @@ func rawOf(res interface{ RawJSON() string }, err error) string {
 	return res.RawJSON()
 }
 
-// createParams are the parameters that declare spec.
+// createParams returns the parameters that declare spec.
 func createParams(spec api.Spec) openai.UploadNewParams {
 	params := openai.UploadNewParams{
 		Bytes:    spec.Bytes,

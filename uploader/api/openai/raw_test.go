@@ -13,7 +13,7 @@ import (
 	"uploadfs/uploader/api/openai"
 )
 
-// What the Backend would refuse as an answer, Raw passes on unread.
+// Raw returns answers unchanged that the Backend would refuse.
 func TestRawAnswersAsTheyCame(t *testing.T) {
 	const answer = "{\"object\": \"what\",\n \"n\": 1.0e3, \"unknown\": [null]}"
 	var asked []string
@@ -48,13 +48,12 @@ func TestRawRefusals(t *testing.T) {
 	got, err := raw.AddPart(ctx, "upload_x", section([]byte("abc")))
 	require.Empty(t, got)
 	require.ErrorContains(t, err, "No such Upload object: upload_x")
-	// The Backend counts it as done; here the API has the word.
+	// The Backend reports success; Raw reports what the API says.
 	_, err = raw.Cancel(ctx, "upload_x")
 	require.Equal(t, api.Gone, api.KindOf(err))
 }
 
-// A placeholder for a server without keys is no secret, and would be found in
-// every ID.
+// A placeholder key is not a secret. Redacting it would damage IDs that contain it.
 func TestAPlaceholderIsNotRedacted(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNotFound)

@@ -18,11 +18,10 @@ import (
 
 const (
 	maxMessage = 400     // bytes of an error's message
-	maxExcerpt = 8 << 10 // bytes that are looked at of an answer that is not the API's
+	maxExcerpt = 8 << 10 // bytes examined of an answer that is not the API's
 )
 
-// The API gives refusals of these kinds no code of their own, so their text has
-// to be read.
+// The API has no error codes for these refusals. Only their text tells them apart.
 var (
 	saysGone = regexp.MustCompile(`(?i)\bupload(_\w+)?\b.{0,80}\b(expired|not found|not exist|no longer exists?|cancell?ed)\b` +
 		`|\b(no such|unknown|expired|cancell?ed) upload\b`)
@@ -31,8 +30,8 @@ var (
 	saysCompleted = regexp.MustCompile(`(?i)\bcompleted\b`)
 )
 
-// refusal makes an error of an answer that is not a success. Its message may be
-// long, and contain the key.
+// refusal returns the error for an answer that is not a success. Its message may be
+// long and may contain the key.
 func refusal(c call, status int, header http.Header, body []byte) *api.Error {
 	answer := parseError(body)
 	e := &api.Error{
@@ -59,7 +58,7 @@ func refusal(c call, status int, header http.Header, body []byte) *api.Error {
 	return e
 }
 
-// parseError reads {"error": {…}}. What is something else gives a zero Error.
+// parseError reads {"error": {…}}. It returns a zero Error for anything else.
 func parseError(body []byte) openai.Error {
 	var envelope struct {
 		Error json.RawMessage `json:"error"`
@@ -93,9 +92,9 @@ func kindOf(c call, status int, answer openai.Error) api.Kind {
 	return api.Refused
 }
 
-// retryAfter reads how long a server asks to wait: the milliseconds that the
-// official SDKs know, else seconds or a date as in RFC 9110, section 10.2.3. A
-// date is taken relative to the server's own clock where it tells that.
+// retryAfter returns how long a server asks the client to wait. It reads the
+// milliseconds that the official SDKs know, else seconds or a date as in RFC 9110,
+// section 10.2.3. A date counts from the server's own Date, where that is sent.
 func retryAfter(header http.Header, now time.Time) time.Duration {
 	if ms, err := strconv.ParseFloat(header.Get("Retry-After-Ms"), 64); err == nil {
 		return duration(ms, time.Millisecond)
@@ -114,7 +113,7 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 	return max(0, at.Sub(now))
 }
 
-// duration is n units, within 0 and the longest Duration.
+// duration returns n units, bounded by 0 and the longest Duration.
 func duration(n float64, unit time.Duration) time.Duration {
 	d := n * float64(unit)
 	switch {
@@ -126,21 +125,21 @@ func duration(n float64, unit time.Duration) time.Duration {
 	return time.Duration(d)
 }
 
-// statusText is "503 Service Unavailable".
+// statusText returns a text like "503 Service Unavailable".
 func statusText(status int) string {
 	return strings.TrimSpace(fmt.Sprintf("%d %s", status, http.StatusText(status)))
 }
 
 var markup = regexp.MustCompile(`(?s)<(style|script)\b.*?</(style|script)>|<[^>]*>`)
 
-// excerpt is the beginning of the words in an answer that is not the API's, such
-// as a proxy's error page.
+// excerpt returns the first words of an answer that is not the API's, such as a
+// proxy's error page.
 func excerpt(body []byte) string {
 	return oneLine(markup.ReplaceAllString(string(body[:min(len(body), maxExcerpt)]), " "))
 }
 
-// oneLine makes s fit for logs and terminals: no control characters, no line
-// ends, no invalid UTF-8, single spaces.
+// oneLine makes s safe for logs and terminals. It removes control characters, line
+// ends and invalid UTF-8, and leaves single spaces.
 func oneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Cf) {
@@ -151,7 +150,7 @@ func oneLine(s string) string {
 	return strings.Join(strings.Fields(s), " ")
 }
 
-// clip cuts s to at most n bytes, at a character's border.
+// clip cuts s to at most n bytes, between two characters.
 func clip(s string, n int) string {
 	if len(s) <= n {
 		return s

@@ -35,7 +35,7 @@ func TestStall(t *testing.T) {
 		_, err = fake(t, cfg, hang).Create(t.Context(), spec)
 		requireStalled(t, err)
 	})
-	t.Run("nobody reads", func(t *testing.T) {
+	t.Run("the server does not read", func(t *testing.T) {
 		release := make(chan struct{})
 		url := rawServer(t, nil, func(net.Conn, *http.Request) { <-release })
 		defer close(release)

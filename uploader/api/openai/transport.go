@@ -12,8 +12,8 @@ import (
 const (
 	dialTimeout      = 30 * time.Second
 	handshakeTimeout = 15 * time.Second
-	// idleTimeout is below what servers and gateways commonly allow, so that
-	// a call seldom meets a connection that is being closed under it.
+	// idleTimeout is below the idle timeout of common servers and gateways. So
+	// the server seldom closes a connection just when a call begins to use it.
 	idleTimeout = 50 * time.Second
 	// answerGrace bounds how long a failed write waits for the answer that
 	// may explain it.
@@ -23,8 +23,8 @@ const (
 // newClient returns a client with at most conns connections, all of them kept.
 //
 // It speaks HTTP/1.1 only: HTTP/2 would put all parts on one connection, and so
-// under one congestion window. It follows no redirects: a part would be sent
-// twice, and the key to a host that nobody chose.
+// under one congestion window. It follows no redirects: it would send a part twice,
+// and the key to a host that the user did not choose.
 func newClient(cfg Config, conns int) *http.Client {
 	dialer := &net.Dialer{Timeout: dialTimeout}
 	protocols := new(http.Protocols)

@@ -21,7 +21,7 @@ import (
 	"uploadfs/uploader/api/openai"
 )
 
-// request is one request as the server saw it.
+// request is one request as the server received it.
 type request struct {
 	*http.Request
 	body []byte
@@ -128,7 +128,7 @@ func TestUploadWithoutExpiryLivesAnHour(t *testing.T) {
 	require.False(t, up.ExpiresAt.After(time.Now().Add(time.Hour)))
 }
 
-// TestOnlyConfigCounts sets everything that the SDK would read by itself.
+// TestOnlyConfigCounts sets every environment variable that the SDK would read.
 func TestOnlyConfigCounts(t *testing.T) {
 	for _, name := range []string{"API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID"} {
 		t.Setenv("OPENAI_"+name, "sk-from-the-environment")

@@ -9,8 +9,8 @@
 // only when the server certainly did not carry it out, or when the caller can
 // tell that there is no File yet (see [api.WithOutcomeCheck]); otherwise the
 // error is returned at once, with [api.ErrOutcomeUnknown] in its chain. The other calls may be carried out twice without
-// harm: an Upload that nobody knows expires, and a part that nobody lists is
-// left out.
+// harm: an Upload that was never used expires, and a part that Complete does not
+// list is left out.
 package retry
 
 import (
@@ -36,17 +36,16 @@ const (
 
 // Options say how long to wait between attempts.
 type Options struct {
-	// First is the mean of the first wait; every further mean is twice the
-	// one before. A wait is anything between zero and twice its mean.
+	// First is the mean of the first wait. Each further mean is twice the
+	// previous one. A wait is between zero and twice its mean.
 	First time.Duration
 
 	// Max is the longest wait.
 	Max time.Duration
 
-	// MaxRetryAfter bounds what the API may ask for instead. A wait that it
-	// asks for is never shorter, and is lengthened by the wait there would
-	// have been, so that not everybody who was told to wait comes back at
-	// the same moment.
+	// MaxRetryAfter bounds the wait that the API asks for. The real wait is
+	// that one plus the wait of the backoff. So not all clients that were told
+	// to wait come back at the same moment.
 	MaxRetryAfter time.Duration
 }
 
@@ -110,7 +109,7 @@ func (b *backend) Complete(ctx context.Context, uploadID string, partIDs []strin
 	})
 }
 
-// look asks whoever called Complete whether the File exists.
+// look asks the caller of Complete whether the File exists.
 func look(ctx context.Context) (file api.File, found bool, err error) {
 	file, found, err = api.CheckOutcome(ctx)
 	if err != nil {
