@@ -1,4 +1,4 @@
-package main
+package put
 
 import (
 	"context"
@@ -10,34 +10,36 @@ import (
 	"uploadfs/uploader/api"
 )
 
-// meter is a Backend that counts what it is given to send. It may be used as
-// concurrently as the one it decorates.
-type meter struct {
+// Meter is a Backend that counts what it is given to send. It belongs beneath the
+// decorator that retries, so that it sees each attempt. It may be used as
+// concurrently as the Backend that it decorates.
+type Meter struct {
 	api.Backend
 
 	mu      sync.Mutex
-	bytes   map[string]int64 // by Upload: of its acknowledged parts, and of those under way as far as they have gone
+	bytes   map[string]int64 // by Upload: of its acknowledged parts, and what was read of those in flight
 	lastAck time.Time        // when the API last answered something with success
 }
 
-func newMeter(b api.Backend) *meter {
-	return &meter{Backend: b, bytes: map[string]int64{}, lastAck: time.Now()}
+// NewMeter returns a Meter around b.
+func NewMeter(b api.Backend) *Meter {
+	return &Meter{Backend: b, bytes: map[string]int64{}, lastAck: time.Now()}
 }
 
-// sent is how many bytes of an Upload have gone through the meter.
-func (m *meter) sent(uploadID string) int64 {
+// sent is how many bytes of an Upload have gone through the Meter.
+func (m *Meter) sent(uploadID string) int64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.bytes[uploadID]
 }
 
-func (m *meter) add(uploadID string, n int64) {
+func (m *Meter) add(uploadID string, n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.bytes[uploadID] += n
 }
 
-func (m *meter) ack(err error) {
+func (m *Meter) ack(err error) {
 	if err == nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
@@ -46,15 +48,15 @@ func (m *meter) ack(err error) {
 }
 
 // Create implements [api.Backend].
-func (m *meter) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
+func (m *Meter) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
 	up, err := m.Backend.Create(ctx, spec)
 	m.ack(err)
 	return up, err
 }
 
 // AddPart implements [api.Backend].
-func (m *meter) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
-	c := &counted{meter: m, uploadID: uploadID, body: body}
+func (m *Meter) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
+	c := &countedBody{meter: m, uploadID: uploadID, body: body}
 	id, err := m.Backend.AddPart(ctx, uploadID, io.NewSectionReader(c, 0, body.Size()))
 	m.ack(err)
 	if err != nil {
@@ -63,24 +65,24 @@ func (m *meter) AddPart(ctx context.Context, uploadID string, body *io.SectionRe
 	return id, err
 }
 
-// counted is a part's body that reports how far it has been read.
-type counted struct {
-	meter    *meter
+// countedBody is a part's body that reports how far it has been read.
+type countedBody struct {
+	meter    *Meter
 	uploadID string
 	body     *io.SectionReader
 	at       int64 // the end of the last read; one goroutine at a time reads
 }
 
-func (c *counted) ReadAt(p []byte, off int64) (int, error) {
+func (c *countedBody) ReadAt(p []byte, off int64) (int, error) {
 	n, err := c.body.ReadAt(p, off)
 	c.meter.add(c.uploadID, off+int64(n)-c.at)
 	c.at = off + int64(n)
 	return n, err
 }
 
-// watch calls giveUp when the API has acknowledged nothing for the time given.
-// stop ends it.
-func (m *meter) watch(patience time.Duration, giveUp func(error)) (stop func()) {
+// Watch calls giveUp once when the API has acknowledged nothing for the time given.
+// stop ends the watch and waits for its end.
+func (m *Meter) Watch(patience time.Duration, giveUp func(error)) (stop func()) {
 	done := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
