@@ -48,12 +48,12 @@ type Config struct {
 
 // DefaultConfig is a mount with nothing said but where.
 var DefaultConfig = Config{
-	Purpose:      "user_data",
-	PartSize:     api.MaxPart,
-	Parallel:     8,
+	Purpose:      uploader.DefaultPurpose,
+	PartSize:     uploader.DefaultPartSize,
+	Parallel:     uploader.DefaultParallel,
 	Checksum:     true,
 	Names:        uploader.NamePolicy{HoldFor: uploader.DefaultHoldFor},
-	CloseTimeout: 10 * time.Minute,
+	CloseTimeout: uploader.DefaultCloseTimeout,
 	DrainTimeout: 30 * time.Second,
 	WritePath:    "auto",
 	LogFormat:    "text",
@@ -71,9 +71,9 @@ var (
 // would be ignored or refused by the kernel in words that help nobody.
 var MountOptions = []string{"allow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "ro", "rw"}
 
-// maxParallel bounds --parallel: each part in flight has a connection of its
-// own, and no line becomes faster by more of them.
-const maxParallel = 256
+// MaxParallel bounds the parts in flight of a mount or a put. Each part has a
+// connection of its own, and more connections make no line faster.
+const MaxParallel = 256
 
 // Secret is a string that prints as nothing. Convert it to string to use it.
 type Secret string
@@ -125,8 +125,8 @@ func (c *Config) check() error {
 	if c.PartSize != 0 && (c.PartSize < api.MinPart || c.PartSize > api.MaxPart) {
 		return usagef("part size %s: give 8MiB to 64MiB, or auto", humanize.IBytes(uint64(max(c.PartSize, 0))))
 	}
-	if c.Parallel < 1 || c.Parallel > maxParallel {
-		return usagef("parallel %d: give 1 to %d parts in flight", c.Parallel, maxParallel)
+	if c.Parallel < 1 || c.Parallel > MaxParallel {
+		return usagef("parallel %d: give 1 to %d parts in flight", c.Parallel, MaxParallel)
 	}
 	if c.CloseTimeout < 0 || c.DrainTimeout < 0 {
 		return usagef("a time cannot be negative: give --close-timeout and --drain-timeout like 30s or 5m")

@@ -12,9 +12,6 @@ import (
 	"uploadfs/uploader"
 )
 
-// maxAttr is the kernel's limit for the value of an extended attribute.
-const maxAttr = 64 << 10
-
 // readStatus reads how a file stands from its extended attributes, which anybody
 // may who may read the file. All of it is of one moment.
 func readStatus(path string) (*uploader.Status, error) {
@@ -45,15 +42,19 @@ func readStatus(path string) (*uploader.Status, error) {
 
 // readAttr reads one of our extended attributes, named without the prefix.
 func readAttr(path, name string) ([]byte, error) {
-	buf := make([]byte, maxAttr)
+	var buf []byte
 	for {
 		n, err := unix.Getxattr(path, uploader.AttrPrefix+name, buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ERANGE):
+			buf = nil // it has grown: ask for its size again
+		case err != nil:
 			return nil, err
+		case n > len(buf): // only its size was asked for
+			buf = make([]byte, n)
+		default:
+			return buf[:n], nil
 		}
-		return buf[:n], nil
 	}
 }

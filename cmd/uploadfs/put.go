@@ -23,10 +23,6 @@ import (
 	"uploadfs/uploader/put"
 )
 
-// maxPutParallel bounds --parallel: each part in flight has a connection of its
-// own.
-const maxPutParallel = 256
-
 // putConfig is what the flags of put say.
 type putConfig struct {
 	client   clientFlags
@@ -116,8 +112,8 @@ func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 	if c.spec.Filename != "" && len(args) > 1 {
 		return usage(cmd, errors.New("--filename names one File: give one file"))
 	}
-	if c.parallel < 1 || c.parallel > maxPutParallel {
-		return usage(cmd, fmt.Errorf("parallel %d: give 1 to %d parts in flight", c.parallel, maxPutParallel))
+	if c.parallel < 1 || c.parallel > mount.MaxParallel {
+		return usage(cmd, fmt.Errorf("parallel %d: give 1 to %d parts in flight", c.parallel, mount.MaxParallel))
 	}
 	if c.timeout < 0 {
 		return usage(cmd, fmt.Errorf("timeout %s: give a time like 10m, or 0 for none", c.timeout))
