@@ -13,8 +13,8 @@ import (
 	"uploadfs/uploader/api"
 )
 
-// Config is everything that can be said about a mount. [DefaultConfig] has the
-// values of a command line without flags.
+// Config is the configuration of a mount. [DefaultConfig] has the values of a command
+// line without flags.
 type Config struct {
 	MountPoint string // an existing, empty directory
 	StateDir   string // "" stands for the mount point's own, see [DefaultStateDir]
@@ -46,7 +46,7 @@ type Config struct {
 	LogLevel   slog.Level // what is less is not logged
 }
 
-// DefaultConfig is a mount with nothing said but where.
+// DefaultConfig holds the default of every flag; the caller sets MountPoint.
 var DefaultConfig = Config{
 	Purpose:      uploader.DefaultPurpose,
 	PartSize:     uploader.DefaultPartSize,
@@ -67,8 +67,8 @@ var (
 	Checksums  = []string{"md5", "none"}
 )
 
-// MountOptions are the options that -o takes. The rest of what mount(8) knows
-// would be ignored or refused by the kernel in words that help nobody.
+// MountOptions are the options that -o takes. The kernel would ignore the rest of
+// what mount(8) knows, or refuse it without a useful message.
 var MountOptions = []string{"allow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "ro", "rw"}
 
 // MaxParallel bounds the parts in flight of a mount or a put. Each part has a

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// syncPatience bounds how long the end waits for the kernel's dirty pages.
-const syncPatience = 10 * time.Second
+// syncTimeout bounds how long the end waits for the kernel's dirty pages.
+const syncTimeout = 10 * time.Second
 
 // syncMount has the kernel hand over what it has not yet written to the mount.
 // Another process asks for it: this one would wait for itself.
@@ -24,7 +24,7 @@ const syncPatience = 10 * time.Second
 // files among it, but on FUSE it does not wait for the end; fsync(2) does, and is
 // asked for each file that a process we may look into has open for writing.
 func syncMount(point string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), syncPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
 	defer cancel()
 	sync := func(args ...string) error {
 		out, err := exec.CommandContext(ctx, "sync", args...).CombinedOutput()

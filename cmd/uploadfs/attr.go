@@ -12,8 +12,8 @@ import (
 	"uploadfs/uploader"
 )
 
-// readStatus reads how a file stands from its extended attributes, which anybody
-// may who may read the file. All of it is of one moment.
+// readStatus reads the status of a file from its extended attributes. Every user
+// who may read the file may call it. All fields are of one moment.
 func readStatus(path string) (*uploader.Status, error) {
 	info, err := readAttr(path, uploader.AttrInfo)
 	switch {
@@ -27,10 +27,10 @@ func readStatus(path string) (*uploader.Status, error) {
 	}
 	st := new(uploader.Status)
 	if err := json.Unmarshal(info, st); err != nil {
-		return nil, fmt.Errorf("%s: the mount speaks another version's language: %w", mount.Printable(path), err)
+		return nil, fmt.Errorf("%s: the mount is of another version of uploadfs: %w", mount.Printable(path), err)
 	}
 	if len(st.PartIDs) == 0 && st.Acked > 0 {
-		// So many that they did not fit into one value.
+		// The IDs did not fit into one value.
 		for i := range st.Total {
 			if id, err := readAttr(path, fmt.Sprint("part.", i)); err == nil {
 				st.PartIDs = append(st.PartIDs, string(id))

@@ -94,9 +94,8 @@ func inNamespace() int {
 	return 0
 }
 
-// leaveOthers gives up this namespace's copies of mounts that were there before:
-// while they last, the daemons of whoever tests beside us cannot see their mounts
-// end.
+// leaveOthers gives up this namespace's copies of mounts that were there before.
+// While a copy lasts, its daemon, which another test runs, cannot see its mount end.
 func leaveOthers() error {
 	list, err := mount.Entries()
 	if err != nil {
@@ -112,7 +111,7 @@ func leaveOthers() error {
 	return nil
 }
 
-// openFUSE puts a device that anybody may open in the place of /dev/fuse, in
+// openFUSE puts a device that every user may open in the place of /dev/fuse, in
 // this namespace only. It is made on a filesystem of its own because others may
 // be mounted nodev.
 func openFUSE() (undo func(), err error) {

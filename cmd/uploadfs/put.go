@@ -23,7 +23,7 @@ import (
 	"uploadfs/uploader/put"
 )
 
-// putConfig is what the flags of put say.
+// putConfig holds the flags of put.
 type putConfig struct {
 	client   clientFlags
 	spec     api.Spec // Filename only with one file
@@ -48,14 +48,14 @@ func putCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put [flags] FILE...",
 		Short: "upload files without a mount",
-		Long: `Uploads each FILE as a mount would, in parts and in parallel, and prints the IDs of
+		Long: `Uploads each FILE as a mount would, in parts and in parallel. It prints the IDs of
 the Files, one per line, in the order of the arguments. - is standard input, which
-is copied to the state directory first: the API wants the size before the first
+is copied to the state directory first: the API requires the size before the first
 byte.
 
-Cut off by Ctrl-C or a crash, the same command goes on: what the API has already
-acknowledged is not sent again where it still equals the file. A file that changes
-while it is being sent is not published.`,
+After Ctrl-C or a crash, the same command goes on. It does not send again what the
+API has acknowledged and what still equals the file. A file that changes while it is
+being sent is not published.`,
 		Example: `  id=$(uploadfs put --purpose fine-tune train.jsonl)
   pg_dump db | gzip | uploadfs put --filename db.sql.gz -`,
 		Args: takes(1, -1, "name the files to upload, - for standard input"),
@@ -86,7 +86,7 @@ func putFlags(f *pflag.FlagSet, c *putConfig) {
 		c.checksum = kind == "md5"
 		return err
 	})
-	f.DurationVar(&c.timeout, "timeout", c.timeout, "give up when nothing was acknowledged for so long; 0 is never")
+	f.DurationVar(&c.timeout, "timeout", c.timeout, "give up when the API has acknowledged nothing for so long; 0 is never")
 	f.StringVar(&c.stateDir, "state-dir", "",
 		"`DIR` that remembers what was sent (default $XDG_STATE_HOME/uploadfs/@put, or /var/lib/uploadfs/@put as root)")
 	f.BoolVar(&c.asJSON, "json", false, "print JSON, one object per file and line")
@@ -94,7 +94,7 @@ func putFlags(f *pflag.FlagSet, c *putConfig) {
 	c.client.add(f)
 }
 
-// check finds what is wrong with the command line.
+// check finds mistakes in the command line.
 func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 	for i, arg := range args {
 		if arg != stdinArg {
@@ -138,7 +138,7 @@ func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second one ends the process at once; nothing is lost by it
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once; the journal loses nothing by it
 	jobs, err := c.jobs(cmd, args)
 	if err != nil {
 		return err

@@ -26,8 +26,8 @@ const (
 	averaging = 5 * time.Second
 )
 
-// board shows how the files of a put are getting on: on a terminal a bar for each
-// that is being sent, elsewhere a line now and then. It is a [put.Observer], and may
+// board shows the progress of a put: on a terminal a bar for each file in flight,
+// elsewhere a line now and then. It is a [put.Observer], and may
 // be used concurrently.
 type board struct {
 	w    io.Writer     // for lines; above the bars if there are any
@@ -75,7 +75,7 @@ func newBoard(w io.Writer, quiet bool) *board {
 	return b
 }
 
-// close ends the showing; the terminal is then free. A second one does nothing.
+// close ends the board; the terminal is then free. A second call does nothing.
 func (b *board) close() {
 	b.once.Do(func() { close(b.stop) })
 	b.wg.Wait()
@@ -124,7 +124,7 @@ func (b *board) End(j *put.Job, st *uploader.Status) {
 		v.bar.Abort(true)
 	}
 	if st == nil {
-		return // its error is printed in its turn
+		return // the error is printed with the other results
 	}
 	took := time.Since(v.began)
 	rate := float64(st.Size-v.from) / max(took.Seconds(), 1e-3)
@@ -132,14 +132,14 @@ func (b *board) End(j *put.Job, st *uploader.Status) {
 		size(st.Size), took.Round(100*time.Millisecond), size(int64(rate)))
 }
 
-// update brings every file up to date.
+// update shows the progress of every file.
 func (b *board) update(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for j, v := range b.views {
 		st, n := j.Status(), j.Sent()
 		v.speed.update(now, n)
-		text := standingOf(st, n, v.speed.rate, now)
+		text := progressText(st, n, v.speed.rate, now)
 		v.text.Store(&text)
 		if v.bar != nil {
 			v.bar.SetCurrent(n)
@@ -149,8 +149,8 @@ func (b *board) update(now time.Time) {
 	}
 }
 
-// standingOf says how a file is getting on, of which n bytes have been sent.
-func standingOf(st *uploader.Status, n int64, rate float64, now time.Time) string {
+// progressText describes the progress of a file of which n bytes have been sent.
+func progressText(st *uploader.Status, n int64, rate float64, now time.Time) string {
 	text := fmt.Sprintf("%s of %s", size(n), size(st.Size))
 	switch {
 	case st.State == state.Retrying:
@@ -164,7 +164,7 @@ func standingOf(st *uploader.Status, n int64, rate float64, now time.Time) strin
 	return fmt.Sprintf("%s, %s/s, %s", text, size(int64(rate)), humanize.RelTime(now.Add(left), now, "", "left"))
 }
 
-// speed is a rate that follows what happens now, smoothly.
+// speed is an exponential moving average of a rate.
 type speed struct {
 	rate float64 // bytes per second
 	at   time.Time

@@ -82,11 +82,11 @@ func (c *countedBody) ReadAt(p []byte, off int64) (int, error) {
 
 // Watch calls giveUp once when the API has acknowledged nothing for the time given.
 // stop ends the watch and waits for its end.
-func (m *Meter) Watch(patience time.Duration, giveUp func(error)) (stop func()) {
+func (m *Meter) Watch(timeout time.Duration, giveUp func(error)) (stop func()) {
 	done := make(chan struct{})
 	var watching sync.WaitGroup
 	watching.Go(func() {
-		tick := time.NewTicker(max(patience/20, time.Millisecond))
+		tick := time.NewTicker(max(timeout/20, time.Millisecond))
 		defer tick.Stop()
 		for {
 			select {
@@ -96,8 +96,8 @@ func (m *Meter) Watch(patience time.Duration, giveUp func(error)) (stop func()) 
 				m.mu.Lock()
 				idle := now.Sub(m.lastAck)
 				m.mu.Unlock()
-				if idle >= patience {
-					giveUp(fmt.Errorf("nothing was acknowledged for %s (see --timeout)", patience))
+				if idle >= timeout {
+					giveUp(fmt.Errorf("nothing was acknowledged for %s (see --timeout)", timeout))
 					return
 				}
 			}
