@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
-	"uploadfs/mount"
+	"uploadfs/fusefs/procfs"
 )
 
 // The tests of this package run the built command as people do: as root and as
@@ -98,7 +98,7 @@ func inNamespace() int {
 // while they last, the daemons of whoever tests beside us cannot see their mounts
 // end.
 func leaveOthers() error {
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func openFUSE() (undo func(), err error) {
 // leaks names mounts and processes that the tests have left.
 func leaks() []string {
 	var left []string
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return []string{err.Error()}
 	}
