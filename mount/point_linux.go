@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
+	"uploadfs/fusefs/procfs"
 )
 
 // statTimeout bounds how long a mount may take to answer one stat(2) before it
@@ -25,7 +26,7 @@ const maxStacked = 16
 // endpoint is not connected", and no program can use them.
 func clearPoint(point string) (detached bool, err error) {
 	for range maxStacked {
-		list, err := Entries()
+		list, err := procfs.Mounts()
 		if err != nil {
 			return detached, err
 		}

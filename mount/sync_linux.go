@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"uploadfs/fusefs/procfs"
 )
 
 // syncTimeout bounds how long the end waits for the kernel's dirty pages.
@@ -49,29 +46,23 @@ func syncMount(point string) error {
 func openForWriting(point string) []string {
 	var list []string
 	seen := make(map[string]bool)
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
-	for _, fd := range fds {
-		file, err := os.Readlink(fd)
-		if err != nil || seen[file] || !strings.HasPrefix(file, point+"/") || strings.HasSuffix(file, " (deleted)") {
-			continue // gone, not ours to see, or with nothing to keep
-		}
-		dir, n := filepath.Split(fd)
-		info, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Clean(dir)), "fdinfo", n))
-		if err == nil && writable(string(info)) {
+	pids, err := procfs.Processes()
+	if err != nil {
+		return nil
+	}
+	for _, pid := range pids {
+		all, _ := procfs.Descriptors(pid) // gone, or not ours to see
+		for _, d := range all {
+			if !d.Writable() {
+				continue
+			}
+			file, err := procfs.DescriptorTarget(pid, d.FD)
+			if err != nil || seen[file] || !strings.HasPrefix(file, point+"/") || strings.HasSuffix(file, " (deleted)") {
+				continue // closed, or with nothing to keep
+			}
 			seen[file] = true
 			list = append(list, file)
 		}
 	}
 	return list
-}
-
-// writable reads the flags in /proc/PID/fdinfo/N: octal, as given to open(2).
-func writable(fdinfo string) bool {
-	for line := range strings.Lines(fdinfo) {
-		if v, ok := strings.CutPrefix(line, "flags:"); ok {
-			flags, err := strconv.ParseUint(strings.TrimSpace(v), 8, 64)
-			return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
-		}
-	}
-	return false
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/fusefs/procfs"
 	"uploadfs/mount"
 	"uploadfs/uploader"
 )
@@ -218,7 +219,7 @@ func (b *box) status() mount.Report {
 
 // mounted reports whether anything is mounted on b.point.
 func (b *box) mounted() bool {
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	require.NoError(b, err)
 	for _, m := range list {
 		if m.Point == b.point {

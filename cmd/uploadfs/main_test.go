@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
-	"uploadfs/mount"
+	"uploadfs/fusefs/procfs"
 )
 
 // The tests of this package run the built command as people do: as root and as
@@ -97,7 +97,7 @@ func inNamespace() int {
 // leaveOthers gives up this namespace's copies of mounts that were there before.
 // While a copy lasts, its daemon, which another test runs, cannot see its mount end.
 func leaveOthers() error {
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func openFUSE() (undo func(), err error) {
 // leaks names mounts and processes that the tests have left.
 func leaks() []string {
 	var left []string
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return []string{err.Error()}
 	}
