@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
+
+	"uploadfs/fusefs/procfs"
 )
 
 // verdict is what a FLUSH means: one of the rules of judge.
@@ -20,9 +21,6 @@ const (
 	verdictFull                       // more is to come: send what is full
 	verdictCommit                     // the content is whole: commit and wait
 )
-
-// opener is who opened a handle.
-type opener = process
 
 // rules decide what a FLUSH means, by what /proc tells of the caller. FLUSH comes
 // at every close of every duplicate of a descriptor, often before the first byte
@@ -37,12 +35,13 @@ func newRules() *rules { return &rules{} }
 
 // mounted learns the mount's device from the mount point it has just got.
 func (r *rules) mounted(mountPoint string) error {
+	mounts, err := procfs.Mounts()
 	device := ""
-	err := eachMount("self", func(_ int, d, point string) {
-		if point == mountPoint {
-			device = d // the last one is on top
+	for _, m := range mounts {
+		if m.Point == mountPoint {
+			device = m.Device // the last one is on top
 		}
-	})
+	}
 	if err == nil && device == "" {
 		err = fmt.Errorf("%s is not in the list of mounts", mountPoint)
 	}
@@ -60,10 +59,10 @@ func (r *rules) ours() string {
 
 // opener names the process behind the request that opens a handle; zero if it
 // cannot be told.
-func (r *rules) opener(pid uint32) opener {
-	p, err := groupOf(pid)
+func (r *rules) opener(pid uint32) procfs.Process {
+	p, err := procfs.ProcessOf(int(pid))
 	if err != nil {
-		return opener{}
+		return procfs.Process{}
 	}
 	return p
 }
@@ -73,34 +72,34 @@ func (r *rules) judge(pid uint32, h *handle) verdict {
 	if !h.writer.Dirty() {
 		return verdictNothing
 	}
-	status, err := readStatus(int(pid))
+	status, err := procfs.ReadStatus(int(pid))
 	if err != nil {
 		return verdictCommit // pid 0, another PID namespace: nothing can be told
 	}
-	if status.starting {
+	if status.InExec {
 		// Closed by execve(2), which cannot pass on an error. Until it ends,
 		// whoever reads the process's stat waits, ps(1) as well as we, so it
 		// must not wait for anything. If this is the last close, RELEASE commits.
 		return verdictFull
 	}
-	task, err := readStat(fmt.Sprintf("/proc/%d/task/%d/stat", status.tgid, pid))
+	task, err := procfs.ReadThreadStat(status.PID, int(pid))
 	if err != nil {
 		return verdictCommit
 	}
-	exiting := task.flags&pfExiting != 0
-	if exiting && task.exitCode&0x7f != 0 {
+	exiting := task.Exiting()
+	if exiting && task.ExitCode&0x7f != 0 {
 		return verdictInterrupted
 	}
-	if status.killed() {
+	if status.KillPending() {
 		return verdictInterrupted
 	}
-	if by := h.opener; by.tgid != 0 && by.tgid != status.tgid && by.lives() {
+	if by := h.opener; by.PID != 0 && by.PID != status.PID && by.Alive() {
 		return verdictFull // however the caller ends: the opener goes on
 	}
-	if exiting && task.exitCode != 0 {
+	if exiting && task.ExitCode != 0 {
 		return verdictLater
 	}
-	if r.holdsWritable(status.tgid, h.ino) {
+	if r.holdsWritable(status.PID, h.ino) {
 		return verdictFull
 	}
 	return verdictCommit
@@ -108,24 +107,24 @@ func (r *rules) judge(pid uint32, h *handle) verdict {
 
 // holdsWritable reports whether the process can still write to our file ino
 // through a descriptor it has; the one being closed is gone from its table.
-func (r *rules) holdsWritable(tgid int, ino uint64) bool {
-	all, err := descriptors(tgid)
+func (r *rules) holdsWritable(pid int, ino uint64) bool {
+	all, err := procfs.Descriptors(pid)
 	if err != nil {
 		return false
 	}
 	var devices map[int]string
 	for _, d := range all {
-		if d.ino != ino || !d.writable() {
+		if d.Ino != ino || !d.Writable() {
 			continue
 		}
 		if devices == nil {
-			if devices, err = mountDevices(strconv.Itoa(tgid)); err != nil {
+			if devices, err = procfs.MountDevices(pid); err != nil {
 				return true
 			}
 		}
 		// A mount that has been detached is in no list. The number fits,
 		// and a commit too late is better than one of half a file.
-		if device, listed := devices[d.mount]; !listed || device == r.ours() {
+		if device, listed := devices[d.MountID]; !listed || device == r.ours() {
 			return true
 		}
 	}
@@ -156,8 +155,8 @@ func (r *rules) waitContext(ctx context.Context, pid uint32) (context.Context, c
 		t := time.NewTicker(signalPoll)
 		defer t.Stop()
 		for {
-			st, err := readStatus(int(pid))
-			if pid != 0 && err != nil || err == nil && st.stops() {
+			st, err := procfs.ReadStatus(int(pid))
+			if pid != 0 && err != nil || err == nil && st.StopPending() {
 				cancel(fmt.Errorf("%w: %w", errSignal, syscall.EINTR))
 				return
 			}

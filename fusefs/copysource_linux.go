@@ -3,13 +3,13 @@ package fusefs
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"os"
-	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
+	"uploadfs/fusefs/procfs"
 	"uploadfs/uploader"
 )
 
@@ -27,27 +27,27 @@ const (
 // open and writes something else (gzip, tar) is found out by comparing samples.
 type copySource struct {
 	rules *rules
-	by    opener
+	by    procfs.Process
 	ino   uint64 // of the file being written
 }
 
 // copySource returns the guess for a file that by has opened for writing, nil if
 // the opener is not known.
-func (r *rules) copySource(by opener, ino uint64) uploader.SizePredictor {
-	if by.tgid == 0 {
+func (r *rules) copySource(by procfs.Process, ino uint64) uploader.SizePredictor {
+	if by.PID == 0 {
 		return nil
 	}
 	return &copySource{r, by, ino}
 }
 
-// Size implements [uploader.SizeOracle]. It looks at the opener's descriptors
+// Size implements [uploader.SizePredictor]. It looks at the opener's descriptors
 // through /proc, which touches no file, then at the source beside the request:
 // that can wait for ever on a dead network filesystem, and is then given up.
 func (c *copySource) Size(ctx context.Context, file io.ReaderAt, off, n, written int64) (int64, bool) {
 	ctx, cancel := context.WithTimeout(ctx, copyDeadline)
 	defer cancel()
 	source, at, ok := c.source(written)
-	if !ok || !c.by.lives() {
+	if !ok || !c.by.Alive() {
 		return 0, false
 	}
 	type answer struct {
@@ -71,25 +71,25 @@ func (c *copySource) Size(ctx context.Context, file io.ReaderAt, off, n, written
 // written: by the position of its own descriptor on our file where that moves,
 // since in write-back the daemon has seen less than was written.
 func (c *copySource) source(written int64) (name string, at int64, ok bool) {
-	all, err := descriptors(c.by.tgid)
+	all, err := procfs.Descriptors(c.by.PID)
 	if err != nil {
 		return "", 0, false
 	}
-	devices, err := mountDevices(strconv.Itoa(c.by.tgid))
+	devices, err := procfs.MountDevices(c.by.PID)
 	if err != nil {
 		return "", 0, false
 	}
 	at = written
 	output := -1
-	var inputs []descriptor
+	var inputs []procfs.Descriptor
 	for _, d := range all {
-		ours := devices[d.mount] == c.rules.ours()
-		if ours && d.ino == c.ino && d.writable() {
-			at, output = max(at, d.pos), d.fd
+		ours := devices[d.MountID] == c.rules.ours()
+		if ours && d.Ino == c.ino && d.Writable() {
+			at, output = max(at, d.Pos), d.FD
 		}
 		// What is not in the list of mounts is a pipe, a socket or the
 		// like; what is on our own mount must not be touched from here.
-		if _, listed := devices[d.mount]; listed && !ours && !d.writable() && !isDevice(c.by.tgid, d.fd) {
+		if _, listed := devices[d.MountID]; listed && !ours && !d.Writable() && !isDevice(c.by.PID, d.FD) {
 			inputs = append(inputs, d)
 		}
 	}
@@ -98,27 +98,27 @@ func (c *copySource) source(written int64) (name string, at int64, ok bool) {
 	}
 	// The copier goes on meanwhile, so the input is looked at again between
 	// two looks at the output. With sendfile and an offset it stays at 0.
-	in, err := descriptorOf(c.by.tgid, inputs[0].fd)
+	in, err := procfs.ReadDescriptor(c.by.PID, inputs[0].FD)
 	if err != nil {
 		return "", 0, false
 	}
 	last := at
 	if output >= 0 {
-		if d, err := descriptorOf(c.by.tgid, output); err == nil {
-			last = max(last, d.pos)
+		if d, err := procfs.ReadDescriptor(c.by.PID, output); err == nil {
+			last = max(last, d.Pos)
 		}
 	}
-	if in.pos != 0 && (in.pos < at || in.pos > last+copyAhead) {
+	if in.Pos != 0 && (in.Pos < at || in.Pos > last+copyAhead) {
 		return "", 0, false
 	}
-	return fmt.Sprintf("/proc/%d/fd/%d", c.by.tgid, in.fd), at, true
+	return procfs.DescriptorPath(c.by.PID, in.FD), at, true
 }
 
 // isDevice reports whether a descriptor is on something below /dev or /proc, such
 // as a terminal or /dev/null, by its name alone.
-func isDevice(tgid, fd int) bool {
-	name, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", tgid, fd))
-	return err == nil && (len(name) > 5 && name[:5] == "/dev/" || len(name) > 6 && name[:6] == "/proc/")
+func isDevice(pid, fd int) bool {
+	name, err := procfs.DescriptorTarget(pid, fd)
+	return err == nil && (strings.HasPrefix(name, "/dev/") || strings.HasPrefix(name, "/proc/"))
 }
 
 // sameSamples compares the first, middle and last bytes of [off, off+n) of the

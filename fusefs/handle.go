@@ -12,6 +12,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/fusefs/procfs"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 )
@@ -24,7 +25,7 @@ type handle struct {
 	plain    *os.File // in passthrough: the same for reading only; may be file itself
 	fd       int      // of file
 	writable bool
-	opener   opener
+	opener   procfs.Process
 	writer   *uploader.Writer // nil unless writable
 }
 

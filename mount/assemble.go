@@ -78,8 +78,8 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 	return a, nil
 }
 
-// mount asks the kernel for the mount. The state directory is its source, so
-// that whoever sees the mount finds its daemon.
+// mount asks the kernel for the mount. The state directory is its source, so that
+// a program that sees the mount finds its daemon.
 func (a *assembly) mount(c *Config, dir *stateDir, log *slog.Logger) error {
 	server, err := fusefs.Mount(c.MountPoint, fusefs.Options{
 		Tree:            a.tree,

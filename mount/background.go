@@ -17,8 +17,8 @@ import (
 // readyEnv tells a daemon on which descriptor its parent listens.
 const readyEnv = "UPLOADFS_READY_FD"
 
-// Mount runs a mount as the configuration wants it: in this process until its
-// end, or in a process of its own, and then it returns when the mount is ready.
+// Mount runs a mount. In the foreground it runs in this process, and Mount returns at
+// its end. Else it runs in a process of its own, and Mount returns when it is ready.
 //
 // The daemon is this program again with the same arguments (a Go process cannot
 // fork), in a session of its own. It reports once, and what it reports is what
@@ -38,7 +38,7 @@ func Mount(c Config) error {
 	return startDaemon()
 }
 
-// message is what a daemon tells its parent, once.
+// message is what a daemon sends to its parent, once.
 type message struct {
 	Error string `json:"error"` // "" when the mount is ready
 	Code  int    `json:"code"`
@@ -47,22 +47,22 @@ type message struct {
 // runBackground is the daemon's side. Standard error is the parent's until there
 // is something to report, so that a panic before that is seen.
 func runBackground(c Config, parent *os.File) error {
-	told := false
-	tell := func(m message) {
-		if told {
+	sent := false
+	send := func(m message) {
+		if sent {
 			return
 		}
-		told = true
+		sent = true
 		leaveTerminal()
-		// A parent that is gone is no reason to end: the mount is what was wanted.
+		// The mount goes on without its parent.
 		if err := json.NewEncoder(parent).Encode(m); err != nil {
-			slog.Warn("nobody waits for the mount any more", "error", err)
+			slog.Warn("the command that started this mount has ended", "error", err)
 		}
 		parent.Close()
 	}
-	err := run(c, func() { tell(message{}) })
+	err := run(c, func() { send(message{}) })
 	if err != nil {
-		tell(message{err.Error(), ExitCode(err)})
+		send(message{err.Error(), ExitCode(err)})
 	}
 	return err
 }
@@ -90,7 +90,7 @@ func startDaemon() error {
 		return fmt.Errorf("start the daemon: %w", err)
 	}
 
-	// Ctrl-C now means the mount that is being made.
+	// Ctrl-C ends the mount that is being made.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	heard := make(chan struct{})

@@ -15,12 +15,12 @@ import (
 	"time"
 )
 
-// ErrNoDaemon means that nobody listens for a mount any more: its daemon was
+// ErrNoDaemon means that no process listens for a mount any more: its daemon was
 // killed, or has just ended.
 var ErrNoDaemon = errors.New("no daemon answers")
 
-// dialPatience bounds connecting to a daemon of this machine.
-const dialPatience = 2 * time.Second
+// dialTimeout bounds connecting to a daemon of this machine.
+const dialTimeout = 2 * time.Second
 
 // maxAnswer bounds what a client reads of an answer: the directory, and so the
 // socket, comes from a mount that any user may have made.
@@ -110,7 +110,7 @@ type busyError struct{ message string }
 func (e *busyError) Error() string { return e.message }
 func (e *busyError) Unwrap() error { return syscall.EBUSY }
 
-// dialError says in the words of [ErrNoDaemon] that nobody listens.
+// dialError turns the errors of a socket without a listener into [ErrNoDaemon].
 func dialError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, fs.ErrNotExist):
@@ -124,7 +124,7 @@ func dialError(err error) error {
 // reachable reports whether a daemon listens for this state directory. A kernel
 // accepts the connection even of a daemon that is busy or stopped.
 func reachable(dir string) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), dialPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
 	c, err := dialIn(ctx, dir)
 	if err != nil {

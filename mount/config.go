@@ -13,8 +13,8 @@ import (
 	"uploadfs/uploader/api"
 )
 
-// Config is everything that can be said about a mount. [DefaultConfig] has the
-// values of a command line without flags.
+// Config is the configuration of a mount. [DefaultConfig] has the values of a command
+// line without flags.
 type Config struct {
 	MountPoint string // an existing, empty directory
 	StateDir   string // "" stands for the mount point's own, see [DefaultStateDir]
@@ -46,14 +46,14 @@ type Config struct {
 	LogLevel   slog.Level // what is less is not logged
 }
 
-// DefaultConfig is a mount with nothing said but where.
+// DefaultConfig holds the default of every flag; the caller sets MountPoint.
 var DefaultConfig = Config{
-	Purpose:      "user_data",
-	PartSize:     api.MaxPart,
-	Parallel:     8,
+	Purpose:      uploader.DefaultPurpose,
+	PartSize:     uploader.DefaultPartSize,
+	Parallel:     uploader.DefaultParallel,
 	Checksum:     true,
 	Names:        uploader.NamePolicy{HoldFor: uploader.DefaultHoldFor},
-	CloseTimeout: 10 * time.Minute,
+	CloseTimeout: uploader.DefaultCloseTimeout,
 	DrainTimeout: 30 * time.Second,
 	WritePath:    "auto",
 	LogFormat:    "text",
@@ -67,13 +67,13 @@ var (
 	Checksums  = []string{"md5", "none"}
 )
 
-// MountOptions are the options that -o takes. The rest of what mount(8) knows
-// would be ignored or refused by the kernel in words that help nobody.
+// MountOptions are the options that -o takes. The kernel would ignore the rest of
+// what mount(8) knows, or refuse it without a useful message.
 var MountOptions = []string{"allow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "ro", "rw"}
 
-// maxParallel bounds --parallel: each part in flight has a connection of its
-// own, and no line becomes faster by more of them.
-const maxParallel = 256
+// MaxParallel bounds the parts in flight of a mount or a put. Each part has a
+// connection of its own, and more connections make no line faster.
+const MaxParallel = 256
 
 // Secret is a string that prints as nothing. Convert it to string to use it.
 type Secret string
@@ -125,8 +125,8 @@ func (c *Config) check() error {
 	if c.PartSize != 0 && (c.PartSize < api.MinPart || c.PartSize > api.MaxPart) {
 		return usagef("part size %s: give 8MiB to 64MiB, or auto", humanize.IBytes(uint64(max(c.PartSize, 0))))
 	}
-	if c.Parallel < 1 || c.Parallel > maxParallel {
-		return usagef("parallel %d: give 1 to %d parts in flight", c.Parallel, maxParallel)
+	if c.Parallel < 1 || c.Parallel > MaxParallel {
+		return usagef("parallel %d: give 1 to %d parts in flight", c.Parallel, MaxParallel)
 	}
 	if c.CloseTimeout < 0 || c.DrainTimeout < 0 {
 		return usagef("a time cannot be negative: give --close-timeout and --drain-timeout like 30s or 5m")

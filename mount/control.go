@@ -44,7 +44,7 @@ type Outcome struct {
 // script in a loop is one too.
 const (
 	controlBody    = 256 << 10 // bytes of a request: a path may be longer than PATH_MAX
-	controlCalls   = 64        // at once; what is above is told to try again
+	controlCalls   = 64        // at once; the caller of one more has to try again
 	controlTimeout = 10 * time.Second
 )
 
@@ -170,6 +170,6 @@ func answer(w http.ResponseWriter, v any, err error) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	// An error here is a client that has gone; there is nobody to tell.
+	// An error here means that the client has gone.
 	_ = json.NewEncoder(w).Encode(v)
 }

@@ -27,9 +27,9 @@ type daemon struct {
 	// mounted is closed when parts.server is there.
 	mounted chan struct{}
 	// ending is closed when the kernel has given the mount up.
-	ending  chan struct{}
-	endOnce sync.Once
-	asked   atomic.Bool // a client has asked for the end
+	ending       chan struct{}
+	endOnce      sync.Once
+	unmountAsked atomic.Bool // a client has asked for the end
 	// unmounting is held while the kernel is asked to give the mount up.
 	unmounting sync.Mutex
 	// drained is closed when outcome is known.
@@ -106,8 +106,8 @@ func (d *daemon) serve(ready func(), signals <-chan os.Signal) error {
 	close(d.mounted)
 	d.log.Info("mounted", "mount_point", d.config.MountPoint, "state_dir", d.dir.path,
 		"endpoint", d.config.endpoint().String(), "write_path", parts.server.WritePath(), "pid", os.Getpid())
-	stillborn := len(signals) > 0
-	if !stillborn {
+	endedEarly := len(signals) > 0
+	if !endedEarly {
 		ready()
 	}
 	d.await(signals)
@@ -123,8 +123,8 @@ func (d *daemon) serve(ready func(), signals <-chan os.Signal) error {
 		d.log.Warn("ended with work left", "files", n, "drain_timeout", d.config.DrainTimeout)
 		return &LeftError{d.outcome.Left}
 	}
-	if stillborn {
-		return errors.New("told to end before the mount was ready")
+	if endedEarly {
+		return errors.New("a signal ended the mount before it was ready")
 	}
 	d.log.Info("ended", "failed", len(d.outcome.Failed), "interrupted", len(d.outcome.Interrupted))
 	return nil
@@ -140,7 +140,7 @@ func (d *daemon) await(signals <-chan os.Signal) {
 	by := "umount"
 	select {
 	case <-served:
-	case <-d.ending: // another mount namespace may still have a copy, which nobody serves any more
+	case <-d.ending: // another mount namespace may still have a copy, which is dead from now on
 	case sig := <-signals:
 		by = sig.String()
 		if err := unmountNow(d.config.MountPoint); err != nil {
@@ -154,7 +154,7 @@ func (d *daemon) await(signals <-chan os.Signal) {
 			}
 		}
 	}
-	if d.asked.Load() {
+	if d.unmountAsked.Load() {
 		by = "uploadfs unmount"
 	}
 	d.log.Info("unmounted", "by", by)
@@ -166,8 +166,8 @@ func (d *daemon) await(signals <-chan os.Signal) {
 
 func (d *daemon) end() { d.endOnce.Do(func() { close(d.ending) }) }
 
-// drain waits for what is pending and notes what is left. A signal cuts it short;
-// the one after that kills, for whoever has lost patience.
+// drain waits for pending uploads and notes what is left. A signal cuts it short;
+// the next signal kills the daemon.
 func (d *daemon) drain(signals <-chan os.Signal) {
 	ctx, cancel := context.WithTimeout(context.Background(), d.config.DrainTimeout)
 	defer cancel()
@@ -227,9 +227,9 @@ func (d *daemon) giveUp() error {
 		return nil
 	default:
 	}
-	d.asked.Store(true)
+	d.unmountAsked.Store(true)
 	if err := unmountNow(d.config.MountPoint); err != nil {
-		d.asked.Store(false)
+		d.unmountAsked.Store(false)
 		return err
 	}
 	d.end()

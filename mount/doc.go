@@ -20,10 +20,9 @@
 //
 // # One way to end
 //
-// Whoever ends a mount (umount(8), fusermount3, `uploadfs unmount`, SIGTERM,
-// SIGINT), the order is the same: first the kernel gives the mount up, so that
-// no new work can arrive; then what is pending is uploaded, up to
-// [Config.DrainTimeout]; then the daemon ends and names what is left. A mount that
-// is busy stays as usable as it was, except when a signal asks: then it is
-// detached, and files still open are served until the daemon ends.
+// umount(8), fusermount3, `uploadfs unmount`, SIGTERM and SIGINT end a mount in the
+// same order. First the kernel gives the mount up, so that no new work can arrive.
+// Then the daemon uploads what is pending, up to [Config.DrainTimeout]. Then it ends
+// and names what is left. A busy mount stays as usable as it was. A signal detaches
+// even a busy mount, and the daemon serves its open files until it ends.
 package mount

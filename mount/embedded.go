@@ -15,9 +15,9 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// embeddedPatience bounds how long the end of a mount waits for calls that
+// shutdownTimeout bounds how long the end of a mount waits for calls that
 // other programs still have under way at the embedded server.
-const embeddedPatience = 5 * time.Second
+const shutdownTimeout = 5 * time.Second
 
 // embedded is the API served from this process: on loopback, on a port of the
 // kernel's choice, with a key that is made anew for each mount.
@@ -56,11 +56,11 @@ func startEmbedded(dir *stateDir, log *slog.Logger) (*embedded, error) {
 }
 
 func (e *embedded) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), embeddedPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
 	err := e.server.Shutdown(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = nil // cut off, as told
+		err = nil // the requests still in flight are cut off
 	}
 	err = errors.Join(err, <-e.done)
 	if rm := os.Remove(e.file); rm != nil && !errors.Is(rm, fs.ErrNotExist) {

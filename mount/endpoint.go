@@ -40,8 +40,8 @@ func (c *Config) endpoint() Endpoint {
 }
 
 // NewEndpoint is the endpoint behind a base URL, "" for the official one.
-// Spellings of one URL are one endpoint; a URL that is none is refused later, by
-// whoever talks to it.
+// Spellings of one URL are one endpoint. The client of the API refuses a URL that is
+// none.
 func NewEndpoint(base, organization, project string) Endpoint {
 	if base == "" {
 		base = openai.DefaultBaseURL
@@ -69,8 +69,8 @@ func (c *Config) key() (openai.KeySource, error) {
 	return KeyFile(c.APIKeyFile)
 }
 
-// KeyFile is the key in a file, as it is whenever it is asked for. The error says
-// what is wrong with the file now.
+// KeyFile reads the key from a file at each call of the source. The error says what
+// is wrong with the file now.
 func KeyFile(name string) (openai.KeySource, error) {
 	read := func() (string, error) {
 		fi, err := os.Stat(name)

@@ -8,13 +8,14 @@ import (
 	"syscall"
 
 	"uploadfs/fusefs"
+	"uploadfs/fusefs/procfs"
 )
 
 // Find returns the mount of ours on a directory, without touching the mount. A
 // daemon that has been unmounted and still drains is found too, if its state
 // directory is the mount point's own.
 func Find(mountPoint string) (Entry, error) {
-	list, err := Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return Entry{}, err
 	}
@@ -36,7 +37,7 @@ func Find(mountPoint string) (Entry, error) {
 
 // FindAll returns all mounts of ours, each state directory once.
 func FindAll() ([]Entry, error) {
-	list, err := Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func FindAll() ([]Entry, error) {
 // FindFile returns the mount of ours that a file lies in, and the file's path
 // below it. The file itself need not exist any more.
 func FindFile(p string) (m Entry, below string, err error) {
-	list, err := Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return Entry{}, "", err
 	}

@@ -85,8 +85,8 @@ func detach(point string) error { return unmount(point, unix.MNT_DETACH, "-u", "
 func unmountNow(point string) error { return unmount(point, 0, "-u") }
 
 // unmount uses the system call where it is allowed and the set-uid helper
-// elsewhere. UMOUNT_NOFOLLOW: the path was resolved before, and a symlink in its
-// place now is somebody's trick.
+// elsewhere. UMOUNT_NOFOLLOW: the path was resolved before, so a symlink in its
+// place now is an attack.
 func unmount(point string, flags int, args ...string) error {
 	err := unix.Unmount(point, flags|unix.UMOUNT_NOFOLLOW)
 	if !errors.Is(err, unix.EPERM) {

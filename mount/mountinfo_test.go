@@ -3,68 +3,43 @@ package mount
 import (
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-const sample = `22 27 0:21 / /proc rw,relatime - proc proc rw
-27 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,discard
-42 27 0:39 / /home/u/my\040up\134\012x rw,nosuid,nodev,relatime shared:7 master:2 - fuse.uploadfs /var/lib/uploadfs/a\040b rw,user_id=0
-43 27 0:40 / /mnt rw - fuse.uploadfs /s/1 rw
-44 27 0:41 / /mnt rw - fuse.uploadfs /s/2 rw
-45 27 0:41 /sub/dir /bind rw - fuse.uploadfs /s/2 rw
-46 44 0:42 / /mnt/over rw - tmpfs tmpfs rw
-`
+// sample has two mounts on /mnt, a bind mount and a mount over part of another.
+var sample = []Entry{
+	{Root: "/", Point: "/proc", Type: "proc", Source: "proc"},
+	{Root: "/", Point: "/", Type: "ext4", Source: "/dev/vda"},
+	{Root: "/", Point: "/mnt", Type: "fuse.uploadfs", Source: "/s/1"},
+	{Root: "/", Point: "/mnt", Type: "fuse.uploadfs", Source: "/s/2"},
+	{Root: "/sub/dir", Point: "/bind", Type: "fuse.uploadfs", Source: "/s/2"},
+	{Root: "/", Point: "/mnt/over", Type: "tmpfs", Source: "tmpfs"},
+}
 
-func TestParseEntries(t *testing.T) {
-	list, err := parseEntries(strings.NewReader(sample))
-	require.NoError(t, err)
-	require.Len(t, list, 7)
-	require.Equal(t, Entry{Root: "/", Point: "/home/u/my up\\\nx", Type: "fuse.uploadfs", Source: "/var/lib/uploadfs/a b"}, list[2])
-
-	m, ok := topmost(list, "/mnt")
+func TestTopmost(t *testing.T) {
+	m, ok := topmost(sample, "/mnt")
 	require.True(t, ok)
 	require.Equal(t, "/s/2", m.Source, "the later mount covers the earlier")
-	_, ok = topmost(list, "/mnt/x")
+	_, ok = topmost(sample, "/mnt/x")
 	require.False(t, ok)
-
-	_, err = parseEntries(strings.NewReader("1 2 3\n"))
-	require.ErrorContains(t, err, "cannot read line")
 }
 
 func TestHolding(t *testing.T) {
-	list, err := parseEntries(strings.NewReader(sample))
-	require.NoError(t, err)
 	for _, c := range []struct{ path, source, below string }{
 		{"/mnt/a/b", "/s/2", "a/b"},
 		{"/mnt", "/s/2", ""},
 		{"/bind/f", "/s/2", "sub/dir/f"},
 	} {
-		m, below, ok := holding(list, c.path)
+		m, below, ok := holding(sample, c.path)
 		require.True(t, ok, c.path)
 		require.Equal(t, c.source, m.Source)
 		require.Equal(t, c.below, below)
 	}
 	for _, other := range []string{"/mntx/f", "/mnt/over/f", "/etc/passwd"} {
-		_, _, ok := holding(list, other)
+		_, _, ok := holding(sample, other)
 		require.False(t, ok, other)
-	}
-}
-
-func TestEntriesOfThisMachine(t *testing.T) {
-	list, err := Entries()
-	require.NoError(t, err)
-	_, ok := topmost(list, "/proc")
-	require.True(t, ok, "it was read from there")
-}
-
-func TestUnescapeOctal(t *testing.T) {
-	for in, want := range map[string]string{
-		`a\040b`: "a b", `\043`: "#", `a\`: `a\`, `a\04`: `a\04`, `a\9990`: `a\9990`, `\134040`: `\040`,
-	} {
-		require.Equal(t, want, unescapeOctal(in), in)
 	}
 }
 

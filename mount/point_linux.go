@@ -11,21 +11,22 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
+	"uploadfs/fusefs/procfs"
 )
 
-// statPatience bounds how long a mount may take to answer one stat(2) before it
+// statTimeout bounds how long a mount may take to answer one stat(2) before it
 // counts as alive: a dead one answers at once.
-const statPatience = 2 * time.Second
+const statTimeout = 2 * time.Second
 
 // maxStacked bounds how many dead mounts on one directory are taken away.
 const maxStacked = 16
 
 // clearPoint makes sure that nothing is mounted on the directory. Mounts of ours
 // whose daemon was killed are detached: they answer everything with "Transport
-// endpoint is not connected", and nobody can want them.
+// endpoint is not connected", and no program can use them.
 func clearPoint(point string) (detached bool, err error) {
 	for range maxStacked {
-		list, err := Entries()
+		list, err := procfs.Mounts()
 		if err != nil {
 			return detached, err
 		}
@@ -75,7 +76,7 @@ func isDead(m Entry) (bool, error) {
 			return false, fmt.Errorf("%s is already mounted by another user: choose another directory", Printable(m.Point))
 		}
 		return false, nil
-	case <-time.After(statPatience):
+	case <-time.After(statTimeout):
 		return false, nil
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"uploadfs/fusefs/procfs"
 )
 
 // prepare finds every mistake that can be found before the state directory is
@@ -15,7 +17,7 @@ func (c *Config) prepare() (detached bool, err error) {
 	if err := c.check(); err != nil {
 		return false, err
 	}
-	list, err := Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return false, err
 	}

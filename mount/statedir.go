@@ -22,7 +22,7 @@ const (
 )
 
 // DefaultStateDir is where the state of a mount lives unless told otherwise: the
-// same mount point finds the same directory again, whoever mounts in between.
+// same mount point finds the same directory again.
 // mountPoint is absolute and free of symlinks.
 func DefaultStateDir(mountPoint string) (string, error) {
 	name := Escape(mountPoint)

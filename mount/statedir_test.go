@@ -60,7 +60,7 @@ func TestStateDirThatIsSomethingElse(t *testing.T) {
 	_, err = openStateDir(filepath.Join(dir, "letter"), "/mnt/x")
 	require.ErrorContains(t, err, "--state-dir")
 
-	// Root finds somebody else's directory, anybody else finds root's.
+	// Root finds another user's directory, other users find root's.
 	foreign := "/"
 	if isRoot() {
 		foreign = filepath.Join(t.TempDir(), "theirs")

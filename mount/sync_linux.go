@@ -4,18 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"uploadfs/fusefs/procfs"
 )
 
-// syncPatience bounds how long the end waits for the kernel's dirty pages.
-const syncPatience = 10 * time.Second
+// syncTimeout bounds how long the end waits for the kernel's dirty pages.
+const syncTimeout = 10 * time.Second
 
 // syncMount has the kernel hand over what it has not yet written to the mount.
 // Another process asks for it: this one would wait for itself.
@@ -24,7 +21,7 @@ const syncPatience = 10 * time.Second
 // files among it, but on FUSE it does not wait for the end; fsync(2) does, and is
 // asked for each file that a process we may look into has open for writing.
 func syncMount(point string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), syncPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), syncTimeout)
 	defer cancel()
 	sync := func(args ...string) error {
 		out, err := exec.CommandContext(ctx, "sync", args...).CombinedOutput()
@@ -49,29 +46,23 @@ func syncMount(point string) error {
 func openForWriting(point string) []string {
 	var list []string
 	seen := make(map[string]bool)
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
-	for _, fd := range fds {
-		file, err := os.Readlink(fd)
-		if err != nil || seen[file] || !strings.HasPrefix(file, point+"/") || strings.HasSuffix(file, " (deleted)") {
-			continue // gone, not ours to see, or with nothing to keep
-		}
-		dir, n := filepath.Split(fd)
-		info, err := os.ReadFile(filepath.Join(filepath.Dir(filepath.Clean(dir)), "fdinfo", n))
-		if err == nil && writable(string(info)) {
+	pids, err := procfs.Processes()
+	if err != nil {
+		return nil
+	}
+	for _, pid := range pids {
+		all, _ := procfs.Descriptors(pid) // gone, or not ours to see
+		for _, d := range all {
+			if !d.Writable() {
+				continue
+			}
+			file, err := procfs.DescriptorTarget(pid, d.FD)
+			if err != nil || seen[file] || !strings.HasPrefix(file, point+"/") || strings.HasSuffix(file, " (deleted)") {
+				continue // closed, or with nothing to keep
+			}
 			seen[file] = true
 			list = append(list, file)
 		}
 	}
 	return list
-}
-
-// writable reads the flags in /proc/PID/fdinfo/N: octal, as given to open(2).
-func writable(fdinfo string) bool {
-	for line := range strings.Lines(fdinfo) {
-		if v, ok := strings.CutPrefix(line, "flags:"); ok {
-			flags, err := strconv.ParseUint(strings.TrimSpace(v), 8, 64)
-			return err == nil && flags&unix.O_ACCMODE != unix.O_RDONLY
-		}
-	}
-	return false
 }

@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// notifySystemd tells a service manager that asked for it how the mount stands
+// notifySystemd sends the mount's state to the service manager that started it
 // (sd_notify(3)). Without one nothing happens.
 func notifySystemd(state string) {
 	socket := os.Getenv("NOTIFY_SOCKET")
@@ -20,6 +20,6 @@ func notifySystemd(state string) {
 		c.Close()
 	}
 	if err != nil {
-		slog.Warn("the service manager could not be told", "error", err)
+		slog.Warn("the service manager was not notified", "error", err)
 	}
 }

@@ -42,7 +42,7 @@ func (a *testAPI) use(b *box) {
 }
 
 // block holds every part back until release is called; started is told of each.
-// The blocked requests end with the client's patience or the server.
+// The blocked requests end with the client's testTimeout or the server.
 func (a *testAPI) block(t *testing.T) (started <-chan struct{}, release func()) {
 	began := make(chan struct{}, 100)
 	gate := make(chan struct{})

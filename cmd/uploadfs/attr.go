@@ -12,11 +12,8 @@ import (
 	"uploadfs/uploader"
 )
 
-// maxAttr is the kernel's limit for the value of an extended attribute.
-const maxAttr = 64 << 10
-
-// readStatus reads how a file stands from its extended attributes, which anybody
-// may who may read the file. All of it is of one moment.
+// readStatus reads the status of a file from its extended attributes. Every user
+// who may read the file may call it. All fields are of one moment.
 func readStatus(path string) (*uploader.Status, error) {
 	info, err := readAttr(path, uploader.AttrInfo)
 	switch {
@@ -30,10 +27,10 @@ func readStatus(path string) (*uploader.Status, error) {
 	}
 	st := new(uploader.Status)
 	if err := json.Unmarshal(info, st); err != nil {
-		return nil, fmt.Errorf("%s: the mount speaks another version's language: %w", mount.Printable(path), err)
+		return nil, fmt.Errorf("%s: the mount is of another version of uploadfs: %w", mount.Printable(path), err)
 	}
 	if len(st.PartIDs) == 0 && st.Acked > 0 {
-		// So many that they did not fit into one value.
+		// The IDs did not fit into one value.
 		for i := range st.Total {
 			if id, err := readAttr(path, fmt.Sprint("part.", i)); err == nil {
 				st.PartIDs = append(st.PartIDs, string(id))
@@ -45,15 +42,19 @@ func readStatus(path string) (*uploader.Status, error) {
 
 // readAttr reads one of our extended attributes, named without the prefix.
 func readAttr(path, name string) ([]byte, error) {
-	buf := make([]byte, maxAttr)
+	var buf []byte
 	for {
 		n, err := unix.Getxattr(path, uploader.AttrPrefix+name, buf)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.ERANGE):
+			buf = nil // it has grown: ask for its size again
+		case err != nil:
 			return nil, err
+		case n > len(buf): // only its size was asked for
+			buf = make([]byte, n)
+		default:
+			return buf[:n], nil
 		}
-		return buf[:n], nil
 	}
 }

@@ -19,12 +19,13 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/fusefs/procfs"
 	"uploadfs/mount"
 	"uploadfs/uploader"
 )
 
-// patience bounds every wait of these tests; nothing is measured by it.
-const patience = 60 * time.Second
+// testTimeout bounds every wait of these tests; no test measures time by it.
+const testTimeout = 60 * time.Second
 
 // user is whom commands run as.
 type user struct {
@@ -32,7 +33,7 @@ type user struct {
 	uid  int
 }
 
-// users are root and nobody where root runs the tests, else whoever does.
+// users are root and nobody where root runs the tests, else the current user.
 func users() []user {
 	if os.Geteuid() != 0 {
 		return []user{{"self", os.Geteuid()}}
@@ -80,7 +81,7 @@ type result struct {
 // command prepares a command of the user's. It is killed when the test takes too
 // long.
 func (b *box) command(name string, args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	b.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Env, cmd.Dir = b.env, b.dir
@@ -186,7 +187,7 @@ func awaitEnd(b *box, pid int) {
 	require.NoError(b, err)
 	defer unix.Close(fd)
 	for {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(testTimeout.Milliseconds()))
 		if err == unix.EINTR {
 			continue
 		}
@@ -196,10 +197,10 @@ func awaitEnd(b *box, pid int) {
 	}
 }
 
-// await looks until something is so.
+// await polls until something is so.
 func (b *box) await(what string, so func() bool) {
 	b.Helper()
-	require.Eventually(b, so, patience, 20*time.Millisecond, what)
+	require.Eventually(b, so, testTimeout, 20*time.Millisecond, what)
 }
 
 // info is the status of a file on the mount.
@@ -218,7 +219,7 @@ func (b *box) status() mount.Report {
 
 // mounted reports whether anything is mounted on b.point.
 func (b *box) mounted() bool {
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	require.NoError(b, err)
 	for _, m := range list {
 		if m.Point == b.point {

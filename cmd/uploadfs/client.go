@@ -13,8 +13,8 @@ import (
 	"uploadfs/uploader/api/openai"
 )
 
-// clientFlags say which API a command talks to that talks to one by itself,
-// besides the environment.
+// clientFlags are the flags of a command that calls the API by itself. Together with
+// the environment they say which API that is.
 type clientFlags struct {
 	baseURL      string
 	keyFile      string
@@ -30,11 +30,11 @@ func (c *clientFlags) add(f *pflag.FlagSet) {
 
 // keyFlag adds --api-key, which the official CLI has.
 func (c *clientFlags) keyFlag(f *pflag.FlagSet) {
-	f.StringVar(&c.key, "api-key", "", "the API `KEY`; everybody on this machine can see it, so prefer the file or OPENAI_API_KEY")
+	f.StringVar(&c.key, "api-key", "", "the API `KEY`; all users of this machine can see it, so prefer the file or OPENAI_API_KEY")
 }
 
-// config is what the flags and the environment say together. parallel is how many
-// parts will be sent at once.
+// config combines the flags and the environment. parallel is the number of parts in
+// flight.
 func (c *clientFlags) config(cmd *cobra.Command, parallel int) (openai.Config, error) {
 	var env mount.Config
 	environment(&env)
@@ -92,7 +92,7 @@ func required(cmd *cobra.Command, names ...string) error {
 	return nil
 }
 
-// absent explains an error of opening a path that was meant to be something else.
+// absent adds to the error of a path that does not exist what else the user may have meant.
 func absent(err error, otherwise string) error {
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: %s", err, otherwise)

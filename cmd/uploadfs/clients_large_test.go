@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -16,9 +15,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/openai/openai-go/v3"
+	"uploadfs/internal/plainsdk"
+
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 )
 
 // A round trip of 200 MiB through `uploadfs serve` by each real client there is on
@@ -77,33 +76,12 @@ func putRoundTrip(b *box, _ *served, path string) string {
 }
 
 func sdkRoundTrip(b *box, s *served, path string) string {
-	client, ctx := sdk(s, 0), context.Background()
 	f, err := os.Open(path)
 	require.NoError(b, err)
 	defer f.Close()
-	upload, err := client.Uploads.New(ctx, newUpload(largeFile))
+	id, err := plainsdk.Upload{Client: sdk(s, 0), Params: newUpload(largeFile), PartSize: largePart, Parallel: 2, MD5: true}.Send(context.Background(), f)
 	require.NoError(b, err)
-	parts := make([]string, largeFile/largePart)
-	var g errgroup.Group
-	g.SetLimit(2) // the SDK holds a part in memory more than twice
-	for i := range parts {
-		g.Go(func() error {
-			p, err := client.Uploads.Parts.New(ctx, upload.ID, openai.UploadPartNewParams{Data: io.NewSectionReader(f, int64(i)*largePart, largePart)})
-			if err == nil {
-				parts[i] = p.ID
-			}
-			return err
-		})
-	}
-	require.NoError(b, g.Wait())
-	sum := md5.New()
-	_, err = io.Copy(sum, f)
-	require.NoError(b, err)
-	done, err := client.Uploads.Complete(ctx, upload.ID, openai.UploadCompleteParams{
-		PartIDs: parts, Md5: openai.String(hex.EncodeToString(sum.Sum(nil))),
-	})
-	require.NoError(b, err)
-	return done.File.ID
+	return id
 }
 
 // curlRoundTrip does as the published examples do, one part after the other.

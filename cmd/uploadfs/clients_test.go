@@ -233,7 +233,7 @@ func TestSDKErrors(t *testing.T) {
 			_, err := client.Files.Delete(ctx, "file-x")
 			return err
 		}(), 404, "", "id", "No such File object: file-x"},
-		"a page of nobody's": {func() error {
+		"a page after an unknown File": {func() error {
 			_, err := client.Files.List(ctx, openai.FileListParams{Limit: openai.Int(10001)})
 			return err
 		}(), 400, "", "limit", "limit"},

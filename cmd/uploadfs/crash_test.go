@@ -117,7 +117,7 @@ func TestKilledWhileCloseWaits(t *testing.T) {
 					return st.Acked == c.acked && st.State == state.Uploading
 				})
 				b.kill()
-				require.NotZero(b, (<-copied).code, "a copy that nobody vouches for has failed")
+				require.NotZero(b, (<-copied).code, "a copy fails when the daemon that answers its close is killed")
 				release()
 
 				b.mount("--part-size", "8MiB")
@@ -143,7 +143,7 @@ read x
 `
 
 // A file that was open when the daemon died is kept and named, not uploaded by
-// itself. What the API had of it is not sent again when somebody wants it.
+// itself. A retry does not send again what the API has of it.
 func TestKilledWhileOpen(t *testing.T) {
 	eachUser(t, func(b *box) {
 		server := newAPI(b.T)

@@ -24,7 +24,7 @@ func TestUnmountDrains(t *testing.T) {
 	eachUser(t, func(b *box) {
 		server := newAPI(b.T)
 		server.use(b)
-		b.mount("--close", "background", "--drain-timeout", patience.String())
+		b.mount("--close", "background", "--drain-timeout", testTimeout.String())
 		started, release := server.block(b.T)
 		b.shOK(`echo hello > "$M/a"`)
 		<-started
@@ -118,7 +118,7 @@ func (b *box) foreground(args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
 	cmd.Stderr = stderr
 	require.NoError(b, cmd.Start())
 	b.cleanup()
-	require.NoError(b, l.SetReadDeadline(time.Now().Add(patience)))
+	require.NoError(b, l.SetReadDeadline(time.Now().Add(testTimeout)))
 	buf := make([]byte, 1000)
 	n, err := l.Read(buf)
 	require.NoError(b, err, "%s", stderr)
@@ -132,7 +132,7 @@ func TestSignalDrains(t *testing.T) {
 			eachUser(t, func(b *box) {
 				server := newAPI(b.T)
 				server.use(b)
-				cmd, stderr := b.foreground("--close", "background", "--drain-timeout", patience.String())
+				cmd, stderr := b.foreground("--close", "background", "--drain-timeout", testTimeout.String())
 				started, release := server.block(b.T)
 				b.shOK(`echo hello > "$M/a"`)
 				<-started
@@ -180,7 +180,7 @@ func TestSecondSignalEndsNow(t *testing.T) {
 	})
 }
 
-// Whoever unmounts, the daemon drains and ends.
+// The daemon drains and ends, whichever program unmounts.
 func TestUnmountedByOthers(t *testing.T) {
 	eachUser(t, func(b *box) {
 		b.mount("--embedded")
@@ -207,7 +207,7 @@ func TestDrainingIsSeen(t *testing.T) {
 	}
 	server := newAPI(t)
 	server.use(b)
-	r := b.uploadfs("mount", "--close", "background", "--drain-timeout", patience.String(), b.point)
+	r := b.uploadfs("mount", "--close", "background", "--drain-timeout", testTimeout.String(), b.point)
 	require.Zero(b, r.code, r.stderr)
 	b.cleanup()
 	started, release := server.block(t)
@@ -228,7 +228,7 @@ func TestDrainingIsSeen(t *testing.T) {
 	}
 }
 
-// With --watch the report comes again until somebody has seen enough.
+// With --watch the report comes again until a signal ends the command.
 func TestStatusWatch(t *testing.T) {
 	b := newBox(t, users()[0])
 	b.mount("--embedded")
@@ -247,7 +247,7 @@ func TestStatusWatch(t *testing.T) {
 	b.ok("unmount", b.point)
 }
 
-// What a writer has written is in the tree when the daemon is told to end, even
+// What a writer has written is in the tree when a signal ends the daemon, even
 // if the writer neither closes nor syncs.
 func TestSignalKeepsWhatIsWritten(t *testing.T) {
 	b := newBox(t, users()[0])

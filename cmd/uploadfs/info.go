@@ -19,8 +19,8 @@ func infoCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "info [--json] PATH...",
 		Short: "show everything known of a file",
-		Long: `Shows how the upload of each file stands, from its extended attributes: whoever
-may read the file may ask. With --json, one object per file and line.`,
+		Long: `Shows the upload of each file, from its extended attributes. If you may read the
+file, you may read them. With --json, prints one object per file and line.`,
 		Args: takes(1, -1, "name the files to show"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var errs []error

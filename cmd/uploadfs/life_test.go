@@ -19,7 +19,7 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// The first things anybody does, from mount to unmount.
+// A first session, from mount to unmount.
 func TestLifeOfAMount(t *testing.T) {
 	eachUser(t, func(b *box) {
 		b.mount("--embedded", "--purpose", "fine-tune", "--part-size", "8MiB")
@@ -129,7 +129,7 @@ func TestRefusedThenRetried(t *testing.T) {
 
 	server.SetIntercept(nil)
 	require.Empty(b, b.ok("retry", path))
-	b.ok("wait", "--timeout", patience.String(), path)
+	b.ok("wait", "--timeout", testTimeout.String(), path)
 	b.refused(1, "nothing to try again", "retry", path)
 	require.Contains(b, b.ok("status", b.point), "1 completed")
 	b.ok("unmount", b.point)

@@ -1,9 +1,9 @@
 // Command uploadfs mounts a filesystem whose files are uploaded through the
-// OpenAI Uploads API, and tells how they stand.
+// OpenAI Uploads API, and shows the state of each upload.
 //
 // Each subcommand has a file of its own. This package reads flags and the
-// environment, prints, and exits: 0 done, 1 failed, 2 usage. What is done, and
-// when, is decided in package mount and below.
+// environment, prints, and exits: 0 done, 1 failed, 2 usage. Package mount and the
+// packages below it decide what happens, and when.
 package main
 
 import (
@@ -80,7 +80,7 @@ func usage(cmd *cobra.Command, err error) error {
 }
 
 // takes is a cobra check of the number of arguments, at least min and at most
-// max (-1: any number), whose error says what is wanted.
+// max (-1: any number). wanted says which arguments the command takes.
 func takes(min, max int, wanted string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < min || (max >= 0 && len(args) > max) {

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
-	"uploadfs/mount"
+	"uploadfs/fusefs/procfs"
 )
 
 // The tests of this package run the built command as people do: as root and as
@@ -94,11 +94,10 @@ func inNamespace() int {
 	return 0
 }
 
-// leaveOthers gives up this namespace's copies of mounts that were there before:
-// while they last, the daemons of whoever tests beside us cannot see their mounts
-// end.
+// leaveOthers gives up this namespace's copies of mounts that were there before.
+// While a copy lasts, its daemon, which another test runs, cannot see its mount end.
 func leaveOthers() error {
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return err
 	}
@@ -112,7 +111,7 @@ func leaveOthers() error {
 	return nil
 }
 
-// openFUSE puts a device that anybody may open in the place of /dev/fuse, in
+// openFUSE puts a device that every user may open in the place of /dev/fuse, in
 // this namespace only. It is made on a filesystem of its own because others may
 // be mounted nodev.
 func openFUSE() (undo func(), err error) {
@@ -138,7 +137,7 @@ func openFUSE() (undo func(), err error) {
 // leaks names mounts and processes that the tests have left.
 func leaks() []string {
 	var left []string
-	list, err := mount.Entries()
+	list, err := procfs.Mounts()
 	if err != nil {
 		return []string{err.Error()}
 	}

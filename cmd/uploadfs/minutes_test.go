@@ -172,7 +172,7 @@ func TestDeviceIsClosed(t *testing.T) {
 	for _, u := range users() {
 		b := newBox(t, u)
 		if u.uid == os.Geteuid() {
-			b.mount("--embedded") // it is open to whoever runs this
+			b.mount("--embedded") // the user who runs this test may read it
 			b.ok("unmount", b.point)
 			continue
 		}

@@ -17,12 +17,12 @@ func mountCommand() *cobra.Command {
 		Use:   "mount [flags] MOUNTPOINT",
 		Short: "mount, and return when the mount is ready",
 		Long: `Mounts on MOUNTPOINT, an existing, empty directory, and returns when the mount
-is ready. Every file written below it becomes a File at the API; close waits until
-it exists and fails if it never will.
+is ready. Every file written below it becomes a File at the API. close waits until
+the File exists, and fails if it never will.
 
 The endpoint and the key are read as the official SDKs read them: OPENAI_API_KEY,
-OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID. A mount without a network is
-made by --embedded; its address and key are then in embedded.json in the state
+OPENAI_BASE_URL, OPENAI_ORG_ID, OPENAI_PROJECT_ID. --embedded mounts without
+a network; the address and key of its server are in embedded.json in the state
 directory.`,
 		Example: `  uploadfs mount --embedded ~/up
   OPENAI_API_KEY=... uploadfs mount --purpose fine-tune ~/up`,

@@ -22,9 +22,9 @@ const (
 // jsonlPurposes are those whose Files the API reads line by line.
 var jsonlPurposes = []string{"batch", "fine-tune"}
 
-// preflight says before a byte is sent what will become of a file. The error is a
-// refusal that the API would surely give, perhaps an hour later; the warnings are
-// those that it may give, for its limits change.
+// preflight checks a file before a byte is sent. The error is a refusal that the API
+// would certainly give, perhaps an hour later. The warnings are refusals that it may
+// give: its limits change.
 func preflight(fi fs.FileInfo, name string, spec api.Spec) (warnings []string, err error) {
 	size, shown := fi.Size(), mount.Printable(name)
 	switch {

@@ -15,8 +15,8 @@ import (
 // columns aligns cells that are separated by tabs.
 func columns(w io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(w, 0, 8, 2, ' ', 0) }
 
-// row prints one line of columns, a dash for what is empty. Names and messages
-// come from elsewhere, so what could move the cursor or the columns is escaped.
+// row prints one line of columns, with a dash for an empty cell. Names and messages
+// may hold control characters, so it escapes what could move the cursor or a column.
 func row(w io.Writer, cells ...string) {
 	for i, c := range cells {
 		if cells[i] = mount.Printable(c); c == "" {
@@ -28,10 +28,10 @@ func row(w io.Writer, cells ...string) {
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
-// when says a time as people do: "12 seconds from now", "3 minutes ago".
+// when prints a time as people say it: "12 seconds from now", "3 minutes ago".
 func when(t, now time.Time) string {
 	return humanize.RelTime(t, now, "ago", "from now")
 }
 
-// exactly says a size for people and for comparing: "1.0 KiB (1,025 bytes)".
+// exactly prints a size rounded and in full: "1.0 KiB (1,025 bytes)".
 func exactly(n int64) string { return fmt.Sprintf("%s (%s bytes)", size(n), humanize.Comma(n)) }

@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os/signal"
+	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -20,13 +20,10 @@ import (
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/openai"
 	"uploadfs/uploader/api/retry"
+	"uploadfs/uploader/put"
 )
 
-// maxPutParallel bounds --parallel: each part in flight has a connection of its
-// own.
-const maxPutParallel = 256
-
-// putConfig is what the flags of put say.
+// putConfig holds the flags of put.
 type putConfig struct {
 	client   clientFlags
 	spec     api.Spec // Filename only with one file
@@ -51,14 +48,14 @@ func putCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "put [flags] FILE...",
 		Short: "upload files without a mount",
-		Long: `Uploads each FILE as a mount would, in parts and in parallel, and prints the IDs of
+		Long: `Uploads each FILE as a mount would, in parts and in parallel. It prints the IDs of
 the Files, one per line, in the order of the arguments. - is standard input, which
-is copied to the state directory first: the API wants the size before the first
+is copied to the state directory first: the API requires the size before the first
 byte.
 
-Cut off by Ctrl-C or a crash, the same command goes on: what the API has already
-acknowledged is not sent again where it still equals the file. A file that changes
-while it is being sent is not published.`,
+After Ctrl-C or a crash, the same command goes on. It does not send again what the
+API has acknowledged and what still equals the file. A file that changes while it is
+being sent is not published.`,
 		Example: `  id=$(uploadfs put --purpose fine-tune train.jsonl)
   pg_dump db | gzip | uploadfs put --filename db.sql.gz -`,
 		Args: takes(1, -1, "name the files to upload, - for standard input"),
@@ -89,7 +86,7 @@ func putFlags(f *pflag.FlagSet, c *putConfig) {
 		c.checksum = kind == "md5"
 		return err
 	})
-	f.DurationVar(&c.timeout, "timeout", c.timeout, "give up when nothing was acknowledged for so long; 0 is never")
+	f.DurationVar(&c.timeout, "timeout", c.timeout, "give up when the API has acknowledged nothing for so long; 0 is never")
 	f.StringVar(&c.stateDir, "state-dir", "",
 		"`DIR` that remembers what was sent (default $XDG_STATE_HOME/uploadfs/@put, or /var/lib/uploadfs/@put as root)")
 	f.BoolVar(&c.asJSON, "json", false, "print JSON, one object per file and line")
@@ -97,14 +94,14 @@ func putFlags(f *pflag.FlagSet, c *putConfig) {
 	c.client.add(f)
 }
 
-// check finds what is wrong with the command line.
+// check finds mistakes in the command line.
 func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 	for i, arg := range args {
-		if arg != "-" {
+		if arg != stdinArg {
 			continue
 		}
 		for _, other := range args[:i] {
-			if other == "-" {
+			if other == stdinArg {
 				return usage(cmd, errors.New("standard input can be read once: give - once"))
 			}
 		}
@@ -115,8 +112,8 @@ func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 	if c.spec.Filename != "" && len(args) > 1 {
 		return usage(cmd, errors.New("--filename names one File: give one file"))
 	}
-	if c.parallel < 1 || c.parallel > maxPutParallel {
-		return usage(cmd, fmt.Errorf("parallel %d: give 1 to %d parts in flight", c.parallel, maxPutParallel))
+	if c.parallel < 1 || c.parallel > mount.MaxParallel {
+		return usage(cmd, fmt.Errorf("parallel %d: give 1 to %d parts in flight", c.parallel, mount.MaxParallel))
 	}
 	if c.timeout < 0 {
 		return usage(cmd, fmt.Errorf("timeout %s: give a time like 10m, or 0 for none", c.timeout))
@@ -141,7 +138,7 @@ func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second one ends the process at once; nothing is lost by it
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once; the journal loses nothing by it
 	jobs, err := c.jobs(cmd, args)
 	if err != nil {
 		return err
@@ -150,23 +147,29 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	api, err := openai.New(config)
+	client, err := openai.New(config)
 	if err != nil {
 		return err
 	}
-	defer api.Close()
-	dir, err := openPutDir(c.stateDir)
-	if err != nil {
-		return err
-	}
-	defer dir.close()
-	for _, j := range jobs {
-		if err := j.prepare(ctx, cmd, dir); err != nil {
+	defer client.Close()
+	if c.stateDir == "" {
+		if c.stateDir, err = defaultPutDir(); err != nil {
 			return err
 		}
 	}
-	meter := newMeter(api)
-	up, err := dir.open(endpoint(config), uploader.Options{
+	dir, err := put.OpenDir(c.stateDir)
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		if j.Name == stdinArg {
+			if err := spoolStdin(ctx, cmd, j, dir); err != nil {
+				return err
+			}
+		}
+	}
+	meter := put.NewMeter(client)
+	up, err := dir.OpenUploader(mount.Escape(endpoint(config).String()), uploader.Options{
 		Backend:  retry.New(meter, retry.Options{}),
 		PartSize: c.partSize,
 		Parallel: c.parallel,
@@ -178,53 +181,58 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	if c.timeout > 0 {
-		defer meter.watch(c.timeout, giveUp)()
+		defer meter.Watch(c.timeout, giveUp)()
 	}
-	err = c.putAll(ctx, jobs, &putter{dir: dir, up: up, meter: meter}, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	err = c.putAll(ctx, jobs, &put.Sender{Dir: dir, Uploader: up, Meter: meter, Parallel: c.parallel}, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	return errors.Join(err, up.Close())
 }
 
-// putAll sends the files, as many at a time as there can be parts in flight, and
-// prints what became of each.
-func (c *putConfig) putAll(ctx context.Context, jobs []*putJob, p *putter, stdout, stderr io.Writer) error {
-	p.board = newBoard(stderr, c.quiet)
-	var sending sync.WaitGroup
-	turns := make(chan struct{}, c.parallel)
-	for _, j := range jobs {
-		sending.Go(func() {
-			turns <- struct{}{}
-			defer func() { <-turns }()
-			j.run(ctx, p)
-		})
-	}
-	if p.board.bars != nil {
-		sending.Wait() // bars and lines of the same terminal would write over each other
-		p.board.close()
+// putName is the directory among those of the mounts. No mount's is called so:
+// '@' is escaped in their names.
+const putName = "@put"
+
+// defaultPutDir is the state directory without --state-dir.
+func defaultPutDir() (string, error) {
+	mounts, err := mount.DefaultStateDir("/")
+	return filepath.Join(filepath.Dir(mounts), putName), err
+}
+
+// putAll sends the files and prints the result of each, in their order.
+func (c *putConfig) putAll(ctx context.Context, jobs []*put.Job, sender *put.Sender, stdout, stderr io.Writer) error {
+	board := newBoard(stderr, c.quiet)
+	sender.Observer = board
+	wait := sender.Start(ctx, jobs)
+	if board.bars != nil {
+		wait() // bars and lines of the same terminal would write over each other
+		board.close()
 	}
 	var errs []error
 	for _, j := range jobs {
-		<-j.done
 		errs = append(errs, c.print(stdout, j))
-		if j.err != nil {
-			errs = append(errs, j.failure())
-		}
 	}
-	sending.Wait()
-	p.board.close()
+	wait()
+	board.close()
 	return errors.Join(errs...)
 }
 
-// print prints the result of a file, which then need not be remembered any more.
-func (c *putConfig) print(w io.Writer, j *putJob) error {
+// print waits for a job and prints its result, which the journal then need not
+// remember any more. The error is the job's own, or that of printing.
+func (c *putConfig) print(w io.Writer, j *put.Job) error {
+	result, failed := j.Wait()
+	if failed != nil {
+		failed = putFailure(j, result, failed)
+	}
 	var err error
 	switch {
+	case c.asJSON && failed != nil:
+		err = json.NewEncoder(w).Encode(failedStatus(j, failed))
 	case c.asJSON:
-		err = json.NewEncoder(w).Encode(j.status())
-	case j.err == nil:
-		_, err = fmt.Fprintln(w, j.result.FileID)
+		err = json.NewEncoder(w).Encode(result)
+	case failed == nil:
+		_, err = fmt.Fprintln(w, result.FileID)
 	}
-	if err != nil || j.err != nil {
-		return err
+	if err != nil || failed != nil {
+		return errors.Join(err, failed)
 	}
-	return j.forget()
+	return j.Forget()
 }

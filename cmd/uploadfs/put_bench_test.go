@@ -5,20 +5,16 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/md5"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	openaisdk "github.com/openai/openai-go/v3"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sync/errgroup"
 
+	"uploadfs/internal/plainsdk"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/openai"
 )
@@ -70,52 +66,21 @@ func BenchmarkPut(b *testing.B) {
 			return strings.TrimSpace(string(out))
 		}
 	}
-	// parts sends them with add and completes the Upload, with the MD5 if there is one.
-	parts := func(b *testing.B, parallel int, sum string, add func(upload string, r *io.SectionReader) (string, error)) string {
-		upload, err := client.Uploads.New(ctx, newUpload(total))
+	send := func(b *testing.B, u plainsdk.Upload) string {
+		u.Client, u.Params, u.PartSize = client, newUpload(total), api.MaxPart
+		id, err := u.Send(ctx, f)
 		require.NoError(b, err)
-		ids := make([]string, total/api.MaxPart)
-		var g errgroup.Group
-		g.SetLimit(parallel)
-		for i := range ids {
-			g.Go(func() (err error) {
-				ids[i], err = add(upload.ID, io.NewSectionReader(f, int64(i)*api.MaxPart, api.MaxPart))
-				return err
-			})
-		}
-		require.NoError(b, g.Wait())
-		params := openaisdk.UploadCompleteParams{PartIDs: ids}
-		if sum != "" {
-			params.Md5 = openaisdk.String(sum)
-		}
-		done, err := client.Uploads.Complete(ctx, upload.ID, params)
-		require.NoError(b, err)
-		return done.File.ID
+		return id
 	}
 	withSDK := func(parallel int, checksum bool) func(*testing.B) string {
-		return func(b *testing.B) string {
-			sum := ""
-			if checksum {
-				h := md5.New()
-				_, err := io.Copy(h, io.NewSectionReader(f, 0, total))
-				require.NoError(b, err)
-				sum = hex.EncodeToString(h.Sum(nil))
-			}
-			return parts(b, parallel, sum, func(upload string, r *io.SectionReader) (string, error) {
-				p, err := client.Uploads.Parts.New(ctx, upload, openaisdk.UploadPartNewParams{Data: r})
-				if err != nil {
-					return "", err
-				}
-				return p.ID, nil
-			})
-		}
+		return func(b *testing.B) string { return send(b, plainsdk.Upload{Parallel: parallel, MD5: checksum}) }
 	}
 	streamed := func(parallel int) func(*testing.B) string {
 		return func(b *testing.B) string {
-			client, err := openai.New(openai.Config{BaseURL: s.url, Slots: parallel})
+			stream, err := openai.New(openai.Config{BaseURL: s.url, Slots: parallel})
 			require.NoError(b, err)
-			defer client.Close()
-			return parts(b, parallel, "", func(upload string, r *io.SectionReader) (string, error) { return client.AddPart(ctx, upload, r) })
+			defer stream.Close()
+			return send(b, plainsdk.Upload{Parallel: parallel, AddPart: stream.AddPart})
 		}
 	}
 	for _, way := range []struct {

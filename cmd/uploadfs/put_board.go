@@ -15,6 +15,7 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/put"
 	"uploadfs/uploader/state"
 )
 
@@ -25,8 +26,9 @@ const (
 	averaging = 5 * time.Second
 )
 
-// board shows how the files of a put are getting on: on a terminal a bar for each
-// that is being sent, elsewhere a line now and then. It may be used concurrently.
+// board shows the progress of a put: on a terminal a bar for each file in flight,
+// elsewhere a line now and then. It is a [put.Observer], and may
+// be used concurrently.
 type board struct {
 	w    io.Writer     // for lines; above the bars if there are any
 	bars *mpb.Progress // nil without a terminal
@@ -36,12 +38,11 @@ type board struct {
 	wg   sync.WaitGroup
 
 	mu    sync.Mutex
-	views map[*putJob]*view // of the files that are being sent
+	views map[*put.Job]*view // of the files that are being sent
 }
 
 // view is one file on the board.
 type view struct {
-	meter *meter
 	began time.Time
 	from  int64 // bytes that were there when it began
 	speed speed
@@ -50,7 +51,7 @@ type view struct {
 }
 
 func newBoard(w io.Writer, quiet bool) *board {
-	b := &board{w: w, stop: make(chan struct{}), views: map[*putJob]*view{}}
+	b := &board{w: w, stop: make(chan struct{}), views: map[*put.Job]*view{}}
 	every := lineEvery
 	switch {
 	case quiet:
@@ -74,7 +75,7 @@ func newBoard(w io.Writer, quiet bool) *board {
 	return b
 }
 
-// close ends the showing; the terminal is then free. A second one does nothing.
+// close ends the board; the terminal is then free. A second call does nothing.
 func (b *board) close() {
 	b.once.Do(func() { close(b.stop) })
 	b.wg.Wait()
@@ -83,17 +84,17 @@ func (b *board) close() {
 	}
 }
 
-// begin shows a file that is being sent from now on.
-func (b *board) begin(j *putJob, m *meter) {
-	st, now := j.put.Load().Status(), time.Now()
-	v := &view{meter: m, began: now, from: j.sent(m)}
+// Begin implements [put.Observer].
+func (b *board) Begin(j *put.Job) {
+	st, now := j.Status(), time.Now()
+	v := &view{began: now, from: j.Sent()}
 	v.speed.update(now, v.from)
 	text := "sending"
 	if st.Acked > 0 {
 		text = fmt.Sprintf("going on with %s parts", st.Progress())
 	}
 	v.text.Store(&text)
-	name := mount.Printable(filepath.Base(j.name()))
+	name := boardName(j)
 	if b.bars != nil {
 		v.bar = b.bars.AddBar(0, // a total from the start would end the bar before the File exists
 			mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
@@ -110,8 +111,11 @@ func (b *board) begin(j *putJob, m *meter) {
 	}
 }
 
-// end takes a file off the board; st is its result, nil if it has none.
-func (b *board) end(j *putJob, st *uploader.Status) {
+// boardName is what the board calls a file.
+func boardName(j *put.Job) string { return mount.Printable(filepath.Base(jobName(j))) }
+
+// End implements [put.Observer].
+func (b *board) End(j *put.Job, st *uploader.Status) {
 	b.mu.Lock()
 	v := b.views[j]
 	delete(b.views, j)
@@ -120,33 +124,33 @@ func (b *board) end(j *putJob, st *uploader.Status) {
 		v.bar.Abort(true)
 	}
 	if st == nil {
-		return // its error is printed in its turn
+		return // the error is printed with the other results
 	}
 	took := time.Since(v.began)
 	rate := float64(st.Size-v.from) / max(took.Seconds(), 1e-3)
-	fmt.Fprintf(b.w, "%s: %s, %s in %s, %s/s\n", mount.Printable(filepath.Base(j.name())), st.FileID,
+	fmt.Fprintf(b.w, "%s: %s, %s in %s, %s/s\n", boardName(j), st.FileID,
 		size(st.Size), took.Round(100*time.Millisecond), size(int64(rate)))
 }
 
-// update brings every file up to date.
+// update shows the progress of every file.
 func (b *board) update(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for j, v := range b.views {
-		st, n := j.put.Load().Status(), j.sent(v.meter)
+		st, n := j.Status(), j.Sent()
 		v.speed.update(now, n)
-		text := standingOf(st, n, v.speed.rate, now)
+		text := progressText(st, n, v.speed.rate, now)
 		v.text.Store(&text)
 		if v.bar != nil {
 			v.bar.SetCurrent(n)
 			continue
 		}
-		fmt.Fprintf(b.w, "%s: %s\n", mount.Printable(filepath.Base(j.name())), text)
+		fmt.Fprintf(b.w, "%s: %s\n", boardName(j), text)
 	}
 }
 
-// standingOf says how a file is getting on, of which n bytes have been sent.
-func standingOf(st *uploader.Status, n int64, rate float64, now time.Time) string {
+// progressText describes the progress of a file of which n bytes have been sent.
+func progressText(st *uploader.Status, n int64, rate float64, now time.Time) string {
 	text := fmt.Sprintf("%s of %s", size(n), size(st.Size))
 	switch {
 	case st.State == state.Retrying:
@@ -160,7 +164,7 @@ func standingOf(st *uploader.Status, n int64, rate float64, now time.Time) strin
 	return fmt.Sprintf("%s, %s/s, %s", text, size(int64(rate)), humanize.RelTime(now.Add(left), now, "", "left"))
 }
 
-// speed is a rate that follows what happens now, smoothly.
+// speed is an exponential moving average of a rate.
 type speed struct {
 	rate float64 // bytes per second
 	at   time.Time

@@ -7,57 +7,34 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
-	"uploadfs/uploader/api"
+	"uploadfs/uploader/put"
 	"uploadfs/uploader/state"
 )
 
-// putter is what all jobs of a put share.
-type putter struct {
-	dir   *putDir
-	up    *uploader.Uploader
-	meter *meter
-	board *board
-}
+// stdinArg is the argument that names standard input.
+const stdinArg = "-"
 
-// putJob is one file of a put.
-type putJob struct {
-	arg   string // as given
-	path  string // what is read: arg, or the copy of standard input
-	spec  api.Spec
-	stdin bool
-
-	put     atomic.Pointer[uploader.Put] // once it is being sent
-	resumed *uploader.Status             // what an earlier put had sent; set before put
-	done    chan struct{}                // closed when the following are set
-	result  *uploader.Status
-	err     error
-}
-
-// jobs looks at every file before a byte of any is sent.
-func (c *putConfig) jobs(cmd *cobra.Command, args []string) ([]*putJob, error) {
+// jobs makes the jobs of a put. It checks every file before a byte of any is sent.
+func (c *putConfig) jobs(cmd *cobra.Command, args []string) ([]*put.Job, error) {
 	type inode struct{ dev, ino uint64 }
 	seen := map[inode]string{}
-	var jobs []*putJob
+	var jobs []*put.Job
 	var errs []error
 	for _, arg := range args {
-		j := &putJob{arg: arg, path: arg, spec: c.spec, stdin: arg == "-", done: make(chan struct{})}
+		j := c.job(arg)
 		jobs = append(jobs, j)
-		if j.stdin {
-			continue // nothing is known of it before it is read
-		}
-		if j.spec.Filename == "" {
-			j.spec.Filename = filepath.Base(arg)
+		if arg == stdinArg {
+			continue // its size is known once it is spooled
 		}
 		fi, err := os.Stat(arg)
 		if err == nil {
-			err = j.preflight(cmd, fi)
+			err = warnOf(cmd, j, fi)
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -75,133 +52,80 @@ func (c *putConfig) jobs(cmd *cobra.Command, args []string) ([]*putJob, error) {
 	return jobs, errors.Join(errs...)
 }
 
-func (j *putJob) preflight(cmd *cobra.Command, fi fs.FileInfo) error {
-	warnings, err := preflight(fi, j.name(), j.spec)
+// job is the job of one argument.
+func (c *putConfig) job(arg string) *put.Job {
+	j := &put.Job{Name: arg, Path: arg, Spec: c.spec}
+	if j.Spec.Filename == "" {
+		j.Spec.Filename = filepath.Base(arg)
+	}
+	j.Check = func(fi fs.FileInfo) error {
+		_, err := preflight(fi, jobName(j), j.Spec)
+		return err
+	}
+	return j
+}
+
+// warnOf checks a job's file and prints its warnings.
+func warnOf(cmd *cobra.Command, j *put.Job, fi fs.FileInfo) error {
+	warnings, err := preflight(fi, jobName(j), j.Spec)
 	for _, w := range warnings {
 		warn(cmd, "%s", w)
 	}
 	return err
 }
 
-// name is what people call the file.
-func (j *putJob) name() string {
-	if j.stdin {
-		return "standard input"
+// spoolStdin copies standard input, and checks the copy.
+func spoolStdin(ctx context.Context, cmd *cobra.Command, j *put.Job, dir *put.Dir) error {
+	if err := j.Spool(ctx, dir, cmd.InOrStdin()); err != nil {
+		return fmt.Errorf("%s: %w", jobName(j), err)
 	}
-	return j.arg
-}
-
-// prepare reads standard input to its end, if that is what the job is about.
-func (j *putJob) prepare(ctx context.Context, cmd *cobra.Command, dir *putDir) error {
-	if !j.stdin {
-		return nil
-	}
-	var err error
-	if j.path, err = dir.spool(ctx, cmd.InOrStdin()); err != nil {
-		return fmt.Errorf("standard input: %w", err)
-	}
-	fi, err := os.Stat(j.path)
+	fi, err := os.Stat(j.Path)
 	if err == nil {
-		err = j.preflight(cmd, fi)
+		err = warnOf(cmd, j, fi)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(j.path)) // nothing can become of it
+		return errors.Join(err, os.Remove(j.Path)) // no later put can use it
 	}
 	return nil
 }
 
-// run sends the file and closes done.
-func (j *putJob) run(ctx context.Context, p *putter) {
-	defer close(j.done)
-	if ctx.Err() != nil {
-		j.err = context.Cause(ctx)
-		return
+// jobName is what messages call a job's file.
+func jobName(j *put.Job) string {
+	if j.Name == stdinArg {
+		return "standard input"
 	}
-	if j.result, j.err = j.send(ctx, p); j.err == nil && j.stdin {
-		j.result.Path = j.arg
-		j.err = os.Remove(j.path)
-	}
+	return j.Name
 }
 
-func (j *putJob) send(ctx context.Context, p *putter) (*uploader.Status, error) {
-	f, err := os.Open(j.path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if _, err := preflight(fi, j.name(), j.spec); err != nil {
-		return nil, err // it was another a moment ago
-	}
-	unlock, err := p.dir.lockFile(fi)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	put, err := p.up.OpenPut(f, j.spec)
-	if err != nil {
-		return nil, err
-	}
-	defer put.Close()
-	j.resumed = put.Status()
-	j.put.Store(put)
-	p.board.begin(j, p.meter)
-	st, err := put.Run(ctx)
-	p.board.end(j, st)
-	return st, err
-}
-
-// forget lets the next put of the same file be another upload.
-func (j *putJob) forget() error { return j.put.Load().Forget() }
-
-// sent is how many of the file's bytes the API has, or is being sent.
-func (j *putJob) sent(m *meter) int64 {
-	st := j.put.Load().Status()
-	n := m.sent(st.UploadID)
-	if st.UploadID == j.resumed.UploadID {
-		n += j.resumed.BytesSent
-	}
-	return min(n, st.Size)
-}
-
-// status is the result for a program.
-func (j *putJob) status() *uploader.Status {
-	if j.err == nil {
-		return j.result
-	}
-	st := uploader.Status{Path: j.arg, State: state.Failed}
-	if put := j.put.Load(); put != nil {
-		st = *put.Status()
-		st.Path = j.arg
-	}
-	if st.State != state.Failed {
+// failedStatus is the JSON of a job that failed with err.
+func failedStatus(j *put.Job, err error) *uploader.Status {
+	st := j.Status()
+	switch {
+	case st == nil:
+		st = &uploader.Status{Path: j.Name, State: state.Failed}
+	case st.State != state.Failed:
 		st.State = state.Interrupted
 	}
-	st.Error = j.failure().Error()
-	return &st
+	st.Error = err.Error()
+	return st
 }
 
-// failure says why the file was not uploaded, and what to do about it.
-func (j *putJob) failure() error {
-	err := j.err
+// putFailure says why the file was not uploaded, and what to do about it. result and
+// err are from [put.Job.Wait].
+func putFailure(j *put.Job, result *uploader.Status, err error) error {
 	if errors.Is(err, context.Canceled) {
 		err = errors.New("stopped")
 	}
-	if put := j.put.Load(); put != nil {
-		if st := put.Status(); st.Acked > 0 && st.State != state.Failed {
-			err = fmt.Errorf("%w; the API has %s parts, and the same command goes on from there until %s",
-				err, st.Progress(), st.ExpiresAt.Local().Format("15:04"))
-		}
+	if st := j.Status(); st != nil && st.Acked > 0 && st.State != state.Failed {
+		err = fmt.Errorf("%w; the API has %s parts, and the same command goes on from there until %s",
+			err, st.Progress(), st.ExpiresAt.Local().Format("15:04"))
 	}
-	if j.stdin && j.result == nil {
-		err = fmt.Errorf("%w; what was read is kept: give %s instead of - to go on", err, mount.Printable(j.path))
+	if j.Name == stdinArg && result == nil {
+		err = fmt.Errorf("%w; what was read is kept: give %s instead of - to go on", err, mount.Printable(j.Path))
 	}
 	var path *fs.PathError
 	if errors.As(err, &path) {
 		return err // it names the file
 	}
-	return fmt.Errorf("%s: %w", mount.Printable(j.name()), err)
+	return fmt.Errorf("%s: %w", mount.Printable(jobName(j)), err)
 }

@@ -20,9 +20,8 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// servePatience bounds how long the end of the server waits for the requests that
-// are under way.
-const servePatience = 5 * time.Second
+// shutdownTimeout bounds how long the server's end waits for requests in flight.
+const shutdownTimeout = 5 * time.Second
 
 // failModes are the values of --fail-mode.
 var failModes = []string{
@@ -46,12 +45,12 @@ func serveCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve [flags] --dir DIR",
 		Short: "run the built-in API server by itself",
-		Long: `Serves the Uploads and Files API over DIR until SIGINT or SIGTERM, for clients that
-are to work without the real service, or to be tested against one that fails. It
-prints its base URL when it is ready. What it has acknowledged survives the death
-of the process; the same DIR can be served again.
+		Long: `Serves the Uploads and Files API over DIR until SIGINT or SIGTERM. Clients can work
+without the real service, or be tested against a server that fails. The command
+prints its base URL when it is ready. Acknowledged content survives the death of
+the process: serve the same DIR again.
 
-With --fail-every every Nth request fails in the way of --fail-mode:
+With --fail-every, every Nth request fails. --fail-mode says how:
   500    is answered 500, and nothing is done
   429    is answered 429 with Retry-After, and nothing is done
   reset  has its connection reset in the middle of its body
@@ -75,7 +74,7 @@ With --fail-every every Nth request fails in the way of --fail-mode:
 
 func serveFlags(f *pflag.FlagSet, c *serveConfig) {
 	f.SortFlags = false
-	f.StringVar(&c.listen, "listen", c.listen, "`ADDR` to listen on, host:port; port 0 is one of the kernel's choice")
+	f.StringVar(&c.listen, "listen", c.listen, "`ADDR` to listen on, host:port; port 0 lets the kernel choose")
 	f.StringVar(&c.dir, "dir", "", "`DIR` to store in; made if it does not exist")
 	f.StringVar(&c.keyFile, "api-key-file", "", "`FILE` with the one API key that is accepted (default: any)")
 	f.DurationVar(&c.uploadTTL, "upload-ttl", c.uploadTTL, "how long an Upload can be added to and completed")
@@ -120,8 +119,8 @@ func (c *serveConfig) check(cmd *cobra.Command) error {
 	return nil
 }
 
-// serve runs the server until ctx ends. Nothing is on stdout but the base URL,
-// when it can be used.
+// serve runs the server until ctx ends. It prints the base URL on stdout once the
+// server accepts connections, and nothing else.
 func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 	log := slog.New(slog.NewTextHandler(stderr, nil))
 	o := local.Options{
@@ -159,7 +158,7 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 		return errors.Join(fmt.Errorf("%w: give another address with --listen", err), server.Close())
 	}
 	if o.Key == "" {
-		fmt.Fprintln(stderr, "uploadfs: any API key is accepted; --api-key-file has one checked")
+		fmt.Fprintln(stderr, "uploadfs: any API key is accepted; --api-key-file makes the server check one")
 	}
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(l) }()
@@ -169,17 +168,17 @@ func serve(ctx context.Context, c serveConfig, stdout, stderr io.Writer) error {
 		return errors.Join(err, server.Close())
 	case <-ctx.Done():
 	}
-	patience, cancel := context.WithTimeout(context.Background(), servePatience)
+	shutdown, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
-	err = server.Shutdown(patience)
+	err = server.Shutdown(shutdown)
 	if errors.Is(err, context.DeadlineExceeded) {
-		err = nil // what was still under way is cut off, as told
+		err = nil // the requests still in flight are cut off
 	}
 	return errors.Join(err, <-done)
 }
 
 // listenAddress resolves where to listen. The server speaks plain http and stores
-// what it is sent, so others than this machine need at least a key.
+// what it receives, so an address that other machines can reach needs a key.
 func listenAddress(listen string, keyed bool) (*net.TCPAddr, error) {
 	addr, err := net.ResolveTCPAddr("tcp", listen)
 	if err != nil {

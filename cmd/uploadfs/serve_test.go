@@ -102,7 +102,7 @@ func TestServe(t *testing.T) {
 		b.refused(1, "give another address with --listen",
 			"serve", "--listen", strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/v1"), "--dir", b.path("other"))
 		s.stop(b)
-		require.Equal(b, "uploadfs: any API key is accepted; --api-key-file has one checked\n", s.stderr.String())
+		require.Equal(b, "uploadfs: any API key is accepted; --api-key-file makes the server check one\n", s.stderr.String())
 	})
 }
 

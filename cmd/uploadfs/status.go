@@ -104,7 +104,7 @@ func reports(ctx context.Context, args []string) ([]mount.Report, error) {
 		case err == nil:
 			list = append(list, rep)
 		case len(args) == 0 && errors.Is(err, fs.ErrPermission):
-			// Another user's; nobody asked for it.
+			// Another user's mount, and the caller did not name it.
 		case errors.Is(err, mount.ErrNoDaemon):
 			errs = append(errs, fmt.Errorf("%s: %w: mount again to go on, or take it away with uploadfs unmount", mount.Printable(m.Point), err))
 		default:

@@ -39,7 +39,7 @@ func shown(b *box, cmd *exec.Cmd, screen, end *os.File) string {
 	require.NoError(b, cmd.Start())
 	require.NoError(b, end.Close())
 	text, err := io.ReadAll(screen)
-	if !errors.Is(err, unix.EIO) { // that is how it ends when nobody is left at the other
+	if !errors.Is(err, unix.EIO) { // the read ends so when no process has the other
 		require.NoError(b, err)
 	}
 	require.NoError(b, cmd.Wait(), "%s", text)

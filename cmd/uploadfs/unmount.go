@@ -34,8 +34,8 @@ on with it.`,
 	}
 }
 
-// printOutcome names what a mount left behind. Only what is still to be uploaded
-// is a failure of unmounting; a refused file was one of its close.
+// printOutcome names the files that a mount left behind. Only files that are still to
+// be uploaded make unmount fail; a refused file has failed its close.
 func printOutcome(w io.Writer, out mount.Outcome) error {
 	for _, p := range out.Failed {
 		fmt.Fprintf(w, "uploadfs: failed, kept: %s\n", mount.Printable(p))

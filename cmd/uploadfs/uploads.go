@@ -17,9 +17,8 @@ import (
 	"uploadfs/uploader/api/openai"
 )
 
-// The raw calls: each is one request, and prints what was answered. Their names
-// and flags are those of the official CLI, so that a line written for one works
-// with the other.
+// The raw calls: each makes one request and prints the answer. Their names and
+// flags are those of the official CLI, so that a script works with either.
 
 func uploadsCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -35,8 +34,8 @@ with uploadfs uploads:parts create.`,
 	return cmd
 }
 
-// rawCall turns a call into what a command does: with a client of the flags, and
-// the answer printed.
+// rawCall makes a command of a call: it opens a client from the flags, makes the
+// call, and prints the answer.
 func rawCall(flags *rawFlags, needs []string, call func(cmd *cobra.Command, api openai.Raw) (string, error)) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		if err := required(cmd, needs...); err != nil {
@@ -59,12 +58,11 @@ func rawCall(flags *rawFlags, needs []string, call func(cmd *cobra.Command, api 
 	}
 }
 
-// formats are the values of --format. Those of the official CLI that make the
-// same of one object are one here.
+// formats are the values of --format. Values of the official CLI that print one
+// object alike are one value here.
 var formats = []string{"json", "jsonl", "raw", "pretty"}
 
-// printAnswer prints an answer as it came: on one line, or with the white space
-// that it came with or should have.
+// printAnswer prints an answer on one line, as it came, or indented.
 func printAnswer(w io.Writer, answer, format string) error {
 	var text bytes.Buffer
 	var err error

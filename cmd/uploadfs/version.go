@@ -20,8 +20,7 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// version is what the build knows of itself: a program built outside of a
-// checkout knows little.
+// version describes the build. A program built outside of a checkout has no commit.
 func version(info *debug.BuildInfo, ok bool) string {
 	release, commit := "(devel)", "unknown"
 	if ok {

@@ -13,10 +13,10 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// How often wait looks. Reading an attribute costs microseconds and never waits.
+// How often wait reads an attribute. That costs microseconds and never waits.
 const (
-	firstLook = 20 * time.Millisecond
-	lastLook  = 250 * time.Millisecond
+	firstPoll = 20 * time.Millisecond
+	maxPoll   = 250 * time.Millisecond
 )
 
 func waitCommand() *cobra.Command {
@@ -26,9 +26,9 @@ func waitCommand() *cobra.Command {
 		Short: "wait until files are completed",
 		Long: `Returns with status 0 when a File exists for each PATH, and with 1 when one has
 failed or was interrupted, when no File will ever exist because the file is empty
-or its name excluded, or when the timeout has passed. Held files are waited for.
+or its name excluded, or when the timeout has passed. Held files are waited for too.
 
-It looks at extended attributes only: whoever may read the files may wait.`,
+It reads extended attributes only: if you may read the files, you may wait.`,
 		Args: takes(1, -1, "name the files to wait for"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
@@ -51,28 +51,28 @@ It looks at extended attributes only: whoever may read the files may wait.`,
 	return cmd
 }
 
-// waitFor returns nil when the File exists. After the end of ctx it looks once
-// more.
+// waitFor returns nil when the File exists. It reads the status once more after the
+// end of ctx.
 func waitFor(ctx context.Context, path string) error {
-	for pause := firstLook; ; pause = min(2*pause, lastLook) {
+	for pause := firstPoll; ; pause = min(2*pause, maxPoll) {
 		st, err := readStatus(path)
 		if err != nil {
 			return err
 		}
-		done, err := verdict(path, st)
+		done, err := waitResult(path, st)
 		if done {
 			return err
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: not completed in time, still %s", mount.Printable(path), standing(st))
+			return fmt.Errorf("%s: not completed in time, still %s", mount.Printable(path), stateWithReason(st))
 		case <-time.After(pause):
 		}
 	}
 }
 
-// verdict says whether a state ends the waiting, and how.
-func verdict(path string, st *uploader.Status) (done bool, err error) {
+// waitResult says whether a state ends the wait, and with which error.
+func waitResult(path string, st *uploader.Status) (done bool, err error) {
 	switch {
 	case st.State == state.Completed:
 		return true, nil
@@ -83,11 +83,11 @@ func verdict(path string, st *uploader.Status) (done bool, err error) {
 	case st.State == state.Excluded:
 		return true, fmt.Errorf("%s: excluded by name, and never uploaded", mount.Printable(path))
 	}
-	return true, fmt.Errorf("%s: %s; try again with uploadfs retry", mount.Printable(path), standing(st))
+	return true, fmt.Errorf("%s: %s; try again with uploadfs retry", mount.Printable(path), stateWithReason(st))
 }
 
-// standing is a state with its reason.
-func standing(st *uploader.Status) string {
+// stateWithReason is a state with its reason.
+func stateWithReason(st *uploader.Status) string {
 	if st.Error == "" {
 		return string(st.State)
 	}

@@ -12,9 +12,10 @@ import (
 	"strconv"
 	"time"
 
+	"uploadfs/internal/plainsdk"
+
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
-	"golang.org/x/sync/errgroup"
 )
 
 // copies compares cp of 1 GiB and its close with a native cp, with the SDK used
@@ -273,8 +274,7 @@ func (b *bench) sdk(srv *server, src string, parallel int) (time.Duration, error
 	return timed("/proc/self/exe", "sdk", srv.url, src, strconv.Itoa(parallel))
 }
 
-// plain is that program. It uses the SDK as its documentation shows it: Parts.New
-// over sections of the file.
+// plain is that program.
 func plain(url, src string, parallel int) error {
 	f, err := os.Open(src)
 	if err != nil {
@@ -285,32 +285,14 @@ func plain(url, src string, parallel int) error {
 	if err != nil {
 		return err
 	}
-	c := openai.NewClient(option.WithBaseURL(url), option.WithAPIKey(benchKey))
-	ctx := context.Background()
-	up, err := c.Uploads.New(ctx, openai.UploadNewParams{
-		Bytes: info.Size(), Filename: "plain.bin", MimeType: "application/octet-stream", Purpose: openai.FilePurposeUserData,
-	})
-	if err != nil {
-		return err
-	}
-	n := (info.Size() + 64*mib - 1) / (64 * mib)
-	ids := make([]string, n)
-	var parts errgroup.Group
-	parts.SetLimit(parallel)
-	for i := range n {
-		parts.Go(func() error {
-			body := io.NewSectionReader(f, i*64*mib, min(64*mib, info.Size()-i*64*mib))
-			p, err := c.Uploads.Parts.New(ctx, up.ID, openai.UploadPartNewParams{Data: body})
-			if err == nil {
-				ids[i] = p.ID
-			}
-			return err
-		})
-	}
-	if err := parts.Wait(); err != nil {
-		return err
-	}
-	_, err = c.Uploads.Complete(ctx, up.ID, openai.UploadCompleteParams{PartIDs: ids})
+	_, err = plainsdk.Upload{
+		Client: openai.NewClient(option.WithBaseURL(url), option.WithAPIKey(benchKey)),
+		Params: openai.UploadNewParams{
+			Bytes: info.Size(), Filename: "plain.bin", MimeType: "application/octet-stream", Purpose: openai.FilePurposeUserData,
+		},
+		PartSize: 64 * mib,
+		Parallel: parallel,
+	}.Send(context.Background(), f)
 	return err
 }
 

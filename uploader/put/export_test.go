@@ -1,0 +1,4 @@
+package put
+
+// SentOf is the Meter's count for an Upload.
+func SentOf(m *Meter, uploadID string) int64 { return m.sent(uploadID) }

@@ -1,0 +1,131 @@
+package put
+
+import (
+	"context"
+	"io"
+	"io/fs"
+	"os"
+	"sync/atomic"
+
+	"uploadfs/uploader"
+	"uploadfs/uploader/api"
+)
+
+// Job is one file of a put. The caller sets the exported fields before the job is
+// sent. The methods may be called concurrently once it is.
+type Job struct {
+	Name  string                  // what the user calls the file; also the Path of its status
+	Path  string                  // what is read; [Job.Spool] sets it
+	Spec  api.Spec                // what the File is declared as; zero fields have defaults
+	Check func(fs.FileInfo) error // checks the opened file before it is sent; nil for no check
+
+	spooled bool
+	meter   *Meter
+
+	put     atomic.Pointer[uploader.Put] // set once it is being sent
+	resumed *uploader.Status             // what an earlier put had sent; set before put
+	done    chan struct{}                // closed when the following are set
+	result  *uploader.Status
+	err     error
+}
+
+// Spool copies a stream to dir: the API wants the size before the first byte. The
+// job then reads the copy, and removes it once the File exists. The caller
+// removes the copy of a job that it does not send.
+func (j *Job) Spool(ctx context.Context, dir *Dir, r io.Reader) error {
+	var err error
+	j.Path, err = dir.spool(ctx, r)
+	j.spooled = err == nil
+	return err
+}
+
+// Wait returns the result of a job that was given to [Sender.Start] when it is
+// known. The error is the API's, the disk's, or the cause of the Sender's context.
+// With both a result and an error, the File exists, and its copy could not be
+// removed.
+func (j *Job) Wait() (*uploader.Status, error) {
+	<-j.done
+	return j.result, j.err
+}
+
+// Status is how the upload stands, nil before it began. It never waits.
+func (j *Job) Status() *uploader.Status {
+	put := j.put.Load()
+	if put == nil {
+		return nil
+	}
+	st := *put.Status()
+	st.Path = j.Name
+	return &st
+}
+
+// Sent is how many of the file's bytes the API has, or is being sent.
+func (j *Job) Sent() int64 {
+	st := j.Status()
+	if st == nil {
+		return 0
+	}
+	n := j.meter.sent(st.UploadID)
+	if st.UploadID == j.resumed.UploadID {
+		n += j.resumed.BytesSent
+	}
+	return min(n, st.Size)
+}
+
+// Forget makes the next put of the same file another upload. The caller has
+// passed the result on.
+func (j *Job) Forget() error {
+	if put := j.put.Load(); put != nil {
+		return put.Forget()
+	}
+	return nil
+}
+
+// run sends the file and closes done.
+func (j *Job) run(ctx context.Context, s *Sender) {
+	defer close(j.done)
+	if ctx.Err() != nil {
+		j.err = context.Cause(ctx)
+		return
+	}
+	if j.result, j.err = j.send(ctx, s); j.err != nil {
+		return
+	}
+	j.result.Path = j.Name
+	if j.spooled {
+		j.err = os.Remove(j.Path)
+	}
+}
+
+func (j *Job) send(ctx context.Context, s *Sender) (*uploader.Status, error) {
+	f, err := os.Open(j.Path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if j.Check != nil { // the path may have named another file a moment ago
+		if err := j.Check(fi); err != nil {
+			return nil, err
+		}
+	}
+	unlock, err := s.Dir.lockSending(fi)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	put, err := s.Uploader.OpenPut(f, j.Spec)
+	if err != nil {
+		return nil, err
+	}
+	defer put.Close()
+	j.resumed = put.Status()
+	j.put.Store(put)
+	s.Observer.Begin(j)
+	st, err := put.Run(ctx)
+	s.Observer.End(j, st)
+	return st, err
+}

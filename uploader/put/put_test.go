@@ -1,0 +1,190 @@
+package put_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/uploader"
+	"uploadfs/uploader/api"
+	"uploadfs/uploader/api/apitest"
+	"uploadfs/uploader/put"
+	"uploadfs/uploader/state"
+)
+
+// recorder is an Observer that remembers what it is told.
+type recorder struct {
+	mu     sync.Mutex
+	events []string
+}
+
+func (r *recorder) add(event string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.events = append(r.events, event)
+}
+
+func (r *recorder) Begin(j *put.Job) { r.add("begin " + j.Name) }
+
+func (r *recorder) End(j *put.Job, st *uploader.Status) {
+	if st == nil {
+		r.add("end " + j.Name)
+		return
+	}
+	r.add("end " + j.Name + " " + string(st.State))
+}
+
+// testPut is a state directory and an API to put files to.
+type testPut struct {
+	*testing.T
+	dir      *put.Dir
+	path     string // of dir
+	sender   *put.Sender
+	backend  *apitest.Memory
+	observed *recorder
+}
+
+func newPut(t *testing.T) *testPut {
+	p := &testPut{T: t, path: filepath.Join(t.TempDir(), "state"), backend: apitest.NewMemory(), observed: new(recorder)}
+	var err error
+	p.dir, err = put.OpenDir(p.path)
+	require.NoError(t, err)
+	meter := put.NewMeter(p.backend)
+	up, err := p.dir.OpenUploader("https:-api", uploader.Options{Backend: meter, PartSize: api.MinPart, Parallel: 2})
+	require.NoError(t, err)
+	t.Cleanup(func() { up.Close() })
+	p.sender = &put.Sender{Dir: p.dir, Uploader: up, Meter: meter, Observer: p.observed, Parallel: 1}
+	return p
+}
+
+// file writes a file and returns its job.
+func (p *testPut) file(name, content string) *put.Job {
+	path := filepath.Join(p.TempDir(), name)
+	require.NoError(p, os.WriteFile(path, []byte(content), 0o600))
+	return &put.Job{Name: name, Path: path}
+}
+
+func TestSenderSendsEachJob(t *testing.T) {
+	p := newPut(t)
+	refused := p.file("b", "b")
+	refused.Check = func(fi fs.FileInfo) error { return errors.New("refused " + fi.Name()) }
+	jobs := []*put.Job{p.file("a", "hello"), refused, p.file("c", "world")}
+	p.sender.Start(t.Context(), jobs)()
+	for _, j := range []*put.Job{jobs[0], jobs[2]} {
+		st, err := j.Wait()
+		require.NoError(t, err)
+		require.Equal(t, state.Completed, st.State)
+		require.Equal(t, j.Name, st.Path)
+		require.NotEmpty(t, st.FileID)
+		require.EqualValues(t, 5, j.Sent())
+		require.NoError(t, j.Forget())
+	}
+	st, err := refused.Wait()
+	require.EqualError(t, err, "refused b")
+	require.Nil(t, st)
+	require.Nil(t, refused.Status())
+	require.Zero(t, refused.Sent())
+	require.NoError(t, refused.Forget())
+	require.ElementsMatch(t, []string{"begin a", "end a completed", "begin c", "end c completed"}, p.observed.events)
+
+	left, err := filepath.Glob(filepath.Join(p.path, "sending", "*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestSpoolIsRemovedWithTheResult(t *testing.T) {
+	p := newPut(t)
+	j := &put.Job{Name: "-", Spec: api.Spec{Filename: "x"}}
+	require.NoError(t, j.Spool(t.Context(), p.dir, strings.NewReader("hello")))
+	require.FileExists(t, j.Path)
+	p.sender.Start(t.Context(), []*put.Job{j})()
+	st, err := j.Wait()
+	require.NoError(t, err)
+	require.Equal(t, "x", st.Filename)
+	require.NoFileExists(t, j.Path)
+}
+
+func TestSpoolStopsWithItsContext(t *testing.T) {
+	p := newPut(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	defer w.Close()
+	go func() {
+		w.Write([]byte("half"))
+		cancel()
+	}()
+	j := new(put.Job)
+	require.ErrorContains(t, j.Spool(ctx, p.dir, r), "stopped before its end")
+	left, err := filepath.Glob(filepath.Join(p.path, "spool", "*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+}
+
+func TestOpenDirRemovesWhatKilledPutsLeft(t *testing.T) {
+	p := newPut(t)
+	at := func(names ...string) string { return filepath.Join(append([]string{p.path}, names...)...) }
+	old, fresh, lock := at("spool", "stdin-1.partial"), at("spool", "stdin-2.partial"), at("sending", "1-2")
+	for _, name := range []string{old, fresh, lock} {
+		require.NoError(t, os.WriteFile(name, nil, 0o600))
+	}
+	before := time.Now().Add(-25 * time.Hour)
+	require.NoError(t, os.Chtimes(old, before, before))
+	_, err := put.OpenDir(p.path)
+	require.NoError(t, err)
+	require.NoFileExists(t, old)
+	require.NoFileExists(t, lock)
+	require.FileExists(t, fresh)
+}
+
+func TestStoppedJobsHaveTheCause(t *testing.T) {
+	p := newPut(t)
+	cause := errors.New("enough")
+	ctx, stop := context.WithCancelCause(t.Context())
+	stop(cause)
+	jobs := []*put.Job{p.file("a", "a")}
+	p.sender.Start(ctx, jobs)()
+	_, err := jobs[0].Wait()
+	require.ErrorIs(t, err, cause)
+}
+
+// failing is a Backend whose parts are read to half, and then fail.
+type failing struct{ api.Backend }
+
+func (failing) AddPart(_ context.Context, _ string, body *io.SectionReader) (string, error) {
+	_, err := io.CopyN(io.Discard, body, body.Size()/2)
+	return "", errors.Join(err, errors.New("cut off"))
+}
+
+func TestMeterCountsAcknowledgedBytes(t *testing.T) {
+	backend := apitest.NewMemory()
+	content := bytes.Repeat([]byte("x"), 100)
+	body := func() *io.SectionReader { return io.NewSectionReader(bytes.NewReader(content), 0, 100) }
+	good := put.NewMeter(backend)
+	up, err := good.Create(t.Context(), api.Spec{Filename: "f", Bytes: 200, Purpose: "user_data", MimeType: "text/plain"})
+	require.NoError(t, err)
+	_, err = good.AddPart(t.Context(), up.ID, body())
+	require.NoError(t, err)
+	require.EqualValues(t, 100, put.SentOf(good, up.ID))
+
+	bad := put.NewMeter(failing{backend})
+	_, err = bad.AddPart(t.Context(), up.ID, body())
+	require.ErrorContains(t, err, "cut off")
+	require.Zero(t, put.SentOf(bad, up.ID), "what failed is not counted")
+}
+
+func TestMeterGivesUp(t *testing.T) {
+	gaveUp := make(chan error, 1)
+	stop := put.NewMeter(apitest.NewMemory()).Watch(time.Millisecond, func(err error) { gaveUp <- err })
+	defer stop()
+	require.ErrorContains(t, <-gaveUp, "nothing was acknowledged for 1ms")
+}
