@@ -17,7 +17,7 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// source is a SizeOracle that knows the size of what is copied.
+// source is a SizePredictor that knows the size of what is copied.
 type source struct {
 	size  int64
 	ok    bool
