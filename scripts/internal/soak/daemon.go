@@ -91,7 +91,7 @@ func (d *daemon) kill() error {
 			return err
 		}
 		if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && bytes.Contains(stat, []byte(") Z ")) {
-			return nil // whoever started us does not collect it
+			return nil // what started us does not collect it
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -22,7 +22,7 @@ type ledger struct {
 	// exists, for ever.
 	told map[digest]string
 	// holds is what a path holds for certain, since the last operation on it
-	// succeeded. A path that is not here holds nothing, or nobody knows what.
+	// succeeded. A path that is not here holds nothing, or nothing known.
 	holds map[string]digest
 }
 

@@ -147,7 +147,7 @@ func (l *loop) reckon(ctx context.Context) error {
 		return err
 	}
 	err := l.verify(ctx)
-	// What no program has closed goes as it is, because somebody says so now.
+	// What no program has closed goes as it is, because the user says so now.
 	err = errors.Join(err, l.retryInterrupted(ctx), l.settle(ctx))
 	if err == nil {
 		err = l.verifyRetried()

@@ -64,7 +64,7 @@ func (l *loop) verify(ctx context.Context) error {
 	var errs []error
 	complain := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	// Each File is a whole content that somebody meant, and no content has two.
+	// Each File is a whole content that was meant, and no content has two.
 	byContent, byID := map[digest]string{}, map[string]digest{}
 	for _, f := range l.api.Files() {
 		sum, err := l.fileDigest(f.ID)
@@ -72,7 +72,7 @@ func (l *loop) verify(ctx context.Context) error {
 			return err
 		}
 		if !l.ledger.meant[sum] {
-			complain("wrong: File %s (%s) is %d bytes that nobody meant to write", f.ID, f.Filename, f.Bytes)
+			complain("wrong: File %s (%s) is %d bytes that were never meant", f.ID, f.Filename, f.Bytes)
 		}
 		if other, ok := byContent[sum]; ok {
 			complain("doubled: Files %s and %s (%s) have one content", other, f.ID, f.Filename)
@@ -80,7 +80,7 @@ func (l *loop) verify(ctx context.Context) error {
 		byContent[sum], byID[f.ID] = f.ID, sum
 	}
 	l.sum.resumed = len(byContent) - len(l.ledger.told)
-	// Whoever was told that the File exists was told the truth.
+	// A program that was told that the File exists was told the truth.
 	for sum, path := range l.ledger.told {
 		if byContent[sum] == "" {
 			complain("lost: %s was closed with success, and there is no such File", path)
