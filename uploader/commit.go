@@ -187,9 +187,7 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 		return "", err
 	}
 	s.observer.beginCommit()
-	if s.u.opts.PartSize == 0 {
-		x.divide(int64(s.u.opts.Parallel - x.inflight))
-	}
+	s.divide(x)
 	s.pump() // what is missing goes while what has gone is compared
 	sum := s.hashToEnd()
 	defer sum.stop()

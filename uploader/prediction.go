@@ -164,7 +164,7 @@ func (s *session) predictNext() bool {
 	}
 	p.confirm(chunk, size, s.content.written)
 	if s.xfer == nil && !s.commits.running {
-		s.newTransfer(size)
+		s.divide(s.newTransfer(size))
 	}
 	s.pump()
 	return true

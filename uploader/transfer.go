@@ -56,20 +56,24 @@ type part struct {
 	matched bool // what id stands for was sent by this process, or compared since
 }
 
-// newTransfer plans an Upload of size bytes in whole chunks, or where parts may
-// have any size so that all slots have the same to do. It sends nothing yet. mu is
-// held.
+// newTransfer plans an Upload of size bytes in whole chunks. It sends nothing yet.
+// mu is held.
 func (s *session) newTransfer(size int64) *transfer {
 	x := &transfer{}
 	x.life, x.giveUp = context.WithCancelCause(s.u.ctx)
 	x.ctx, x.cancel = context.WithCancelCause(x.life)
 	x.spec.Bytes = size
 	x.parts = cut(0, size, s.u.chunk)
-	if s.u.opts.PartSize == 0 {
-		x.divide(int64(s.u.opts.Parallel))
-	}
 	s.xfer = x
 	return x
+}
+
+// divide plans what is not sent so that all idle slots have the same to do, where
+// parts may have any size. mu is held.
+func (s *session) divide(x *transfer) {
+	if s.u.opts.PartSize == 0 {
+		x.divide(int64(s.u.opts.Parallel - x.inflight))
+	}
 }
 
 // dropTransfer gives the transfer up: what is under way is stopped, and the
