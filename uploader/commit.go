@@ -238,13 +238,7 @@ func (s *session) conclude(target uint64, md5 string) error {
 	s.recorded(s.u.journal.Completing(x.upload.ID, x.spec, x.created))
 	x.calls.Add(1)
 	s.mu.Unlock()
-	ctx, file, found := s.checked(x), api.File{}, false
-	if before {
-		file, found, err = api.CheckOutcome(ctx)
-	}
-	if err == nil && !found {
-		file, err = s.u.opts.Backend.Complete(ctx, x.upload.ID, ids, md5)
-	}
+	file, err := s.u.opts.Backend.Complete(s.checked(x, before), x.upload.ID, ids, md5)
 	s.u.freeSlot()
 	s.mu.Lock()
 	x.done = err == nil
