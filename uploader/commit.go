@@ -293,21 +293,15 @@ func (s *session) takeTurn(x *transfer) (end func(), err error) {
 	return end, err
 }
 
-// callComplete calls Complete, or first looks for the File if an earlier call may
-// have made it. It frees the slot. mu is not held.
-func (s *session) callComplete(x *transfer, md5 string, calledBefore bool) (api.File, error) {
+// callComplete calls Complete; repeated says that an earlier call may have been
+// carried out. It frees the slot. mu is not held.
+func (s *session) callComplete(x *transfer, md5 string, repeated bool) (api.File, error) {
 	defer s.u.freeSlot()
-	ctx := s.checked(x)
-	if calledBefore {
-		if file, found, err := api.CheckOutcome(ctx); found || err != nil {
-			return file, err
-		}
-	}
 	ids := make([]string, len(x.parts))
 	for i, p := range x.parts {
 		ids[i] = p.id
 	}
-	return s.u.opts.Backend.Complete(ctx, x.upload.ID, ids, md5)
+	return s.u.opts.Backend.Complete(s.checked(x, repeated), x.upload.ID, ids, md5)
 }
 
 // recordFile records that the API holds the content of generation target, which x

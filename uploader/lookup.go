@@ -19,12 +19,17 @@ const rivalry = 2 * time.Hour
 // not say when it created an Upload, and its clocks behind one another.
 const clockSkew = time.Minute
 
-// checked is the context of a Complete for the transfer. The Upload's expiry does
-// not end it: whether it came too late is for the API to say, and to give up a
-// Complete whose outcome is not known could lead to a second File.
-func (s *session) checked(x *transfer) context.Context {
-	return api.WithOutcomeCheck(s.noted(x.life, x), func(ctx context.Context) (api.File, bool, error) {
-		return s.u.lookFor(ctx, x.upload.ID, x.spec, x.created)
+// checked is the context of a Complete for the transfer; repeated says that an
+// earlier call may have been carried out. The Upload's expiry does not end it: the
+// API decides whether it came too late, and to give up a Complete whose outcome is
+// not known could lead to a second File.
+func (s *session) checked(x *transfer, repeated bool) context.Context {
+	ctx := s.noted(x.life, x)
+	if repeated {
+		ctx = api.WithEarlierComplete(ctx)
+	}
+	return api.WithOutcomeCheck(ctx, func(ctx context.Context, q api.OutcomeQuestion) (api.File, bool, error) {
+		return s.u.lookFor(ctx, x.upload.ID, x.spec, x.created, q)
 	})
 }
 
@@ -83,7 +88,7 @@ func listed(ids []string) string {
 // its name, size and purpose, made since then, that no other content of the mount
 // has a claim to. Several leave no way to tell, and taking the wrong one would be
 // a lie. While it cannot tell, its error has [ErrOutcomeUnknown] in its chain.
-func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, created time.Time) (api.File, bool, error) {
+func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, created time.Time, q api.OutcomeQuestion) (api.File, bool, error) {
 	files, err := u.opts.Backend.FindFiles(ctx, spec, created.Add(-clockSkew))
 	if err != nil {
 		return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
@@ -95,7 +100,8 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, 
 		if err != nil {
 			return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
 		}
-		if !claimed {
+		late := !q.Answered.IsZero() && f.CreatedAt.After(q.Answered)
+		if !claimed && !late {
 			free, ids = append(free, f), append(ids, f.ID)
 		}
 	}
@@ -110,6 +116,10 @@ func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, 
 	case len(free) > 1:
 		unclear.Err = errors.Join(errSeveral, api.ErrOutcomeUnknown)
 		unclear.Message = "its answer was lost and several Files could be the result: delete all but one at the API and retry: " + listed(ids)
+		return api.File{}, false, unclear
+	case !q.AlreadyCompleted():
+		unclear.Err = errors.Join(q.Refusal, api.ErrOutcomeUnknown)
+		unclear.Message = fmt.Sprintf("its answer was lost, then it was refused (%v), and %s may be its result: `uploadfs retry` sends it again", q.Refusal, ids[0])
 		return api.File{}, false, unclear
 	case rivals > 0:
 		unclear.Err = api.ErrOutcomeUnknown

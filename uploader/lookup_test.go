@@ -29,13 +29,22 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete])
 		require.Len(t, w.mem.Files(), 1)
 	})
+	t.Run("it was not carried out, and a stranger's File is like ours", func(t *testing.T) {
+		w := newHarness(t)
+		stranger := w.stranger("f", data(3*chunk, 9))
+		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
+		require.NoError(t, w.put("f", data(3*chunk, 1)))
+		w.uploaded("f")
+		require.NotEqual(t, stranger.ID, w.status("f").FileID)
+		require.Len(t, w.mem.Files(), 2)
+	})
 	t.Run("it was carried out", func(t *testing.T) {
 		w := newHarness(t)
 		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.ServerError())
 		require.NoError(t, w.put("f", data(3*chunk, 1)))
 		w.uploaded("f")
-		require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
+		require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete], "the second says that it is completed")
 		require.Len(t, w.mem.Files(), 1)
 	})
 	t.Run("several could be the result", func(t *testing.T) {
@@ -55,7 +64,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		w.remount()
 		w.settle()
 		require.Equal(t, state.Failed, w.status("f").State)
-		require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete], "the stranger's and ours")
+		require.Equal(t, 5, w.mem.Counts().Calls[apitest.OpComplete], "the stranger's, ours twice, the retry's, the next mount's")
 		require.Len(t, w.mem.Files(), 2)
 		require.NoError(t, w.put("f", data(3*chunk, 2)))
 		w.uploaded("f")
@@ -80,8 +89,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 	t.Run("it could be that of another Upload", func(t *testing.T) {
 		w := newHarness(t)
 		require.NoError(t, os.Mkdir(w.path("d"), 0o700))
-		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
-		w.mem.Fail(apitest.OpFind, apitest.Before, apitest.Denied())
+		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken(), apitest.Denied())
 		require.Error(t, w.put("d/f", data(3*chunk, 1)))
 		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		require.Error(t, w.put("f", data(3*chunk, 2)))
@@ -101,7 +109,7 @@ func TestTheAnswerToCompleteIsLost(t *testing.T) {
 		require.NoError(t, w.up.Retry("f"))
 		w.settle()
 		w.uploaded("f")
-		require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
+		require.Equal(t, 3, w.mem.Counts().Calls[apitest.OpComplete])
 	})
 }
 
@@ -265,7 +273,7 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 			w := held(t, apitest.After)
 			restart(w)
 			w.uploaded("f")
-			require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
+			require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete])
 			require.Equal(t, 3, w.mem.Counts().Parts)
 			require.Len(t, w.mem.Files(), 1)
 		})
@@ -318,20 +326,20 @@ func TestChangedWhileTheAnswerToCompleteIsUnknown(t *testing.T) {
 	require.Len(t, w.mem.Files(), 2)
 }
 
-// TestARivalIsSeenWhateverTheAPIsClock leaves a File at the API that may be the
-// result of an Upload given up before: it must not be taken for another content's.
+// TestARivalIsSeenWhateverTheAPIsClock gives up an Upload whose outcome is unknown.
+// Then a File of its name, size and purpose may be its result as well as ours.
 func TestARivalIsSeenWhateverTheAPIsClock(t *testing.T) {
 	for _, ahead := range []time.Duration{0, 3 * time.Hour} {
 		w := newHarness(t)
 		w.mem.Now = func() time.Time { return time.Now().Add(ahead) }
-		gate := w.mem.Hold(apitest.OpComplete, apitest.After)
+		gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
 		f := w.openFile("f")
 		f.replace(data(3*chunk, 1))
 		f.CommitLater()
 		gate.Await(t, 1)
 		f.writeAt(0, []byte("another content of the same size"))
-		w.crash(func() { w.mem.Hold(apitest.OpComplete, apitest.After).Open() })
-		w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken())
+		w.crash(func() { w.mem.Hold(apitest.OpComplete, apitest.Before).Open() })
+		w.mem.Fail(apitest.OpComplete, apitest.After, apitest.Broken())
 		err := w.put("f", data(3*chunk, 2))
 		require.ErrorContains(t, err, "may be its result or that of another Upload", "the API's clock is %v ahead", ahead)
 		require.Equal(t, state.Failed, w.status("f").State)
@@ -356,5 +364,22 @@ func TestAnOutageLongerThanTheUploadsLife(t *testing.T) {
 	})
 	require.NoError(t, f.commit())
 	w.uploaded("f")
+	require.Len(t, w.mem.Files(), 1)
+}
+
+// TestARefusedRepetitionNamesItsCandidates loses the answer to a Complete that was not
+// carried out, has the API refuse the repeated one, and has a File that could be its
+// result. It must not be taken.
+func TestARefusedRepetitionNamesItsCandidates(t *testing.T) {
+	w := newHarness(t)
+	stranger := w.stranger("f", data(3*chunk, 9))
+	w.mem.Fail(apitest.OpComplete, apitest.Before, apitest.Broken(),
+		&api.Error{Kind: api.Refused, Status: 400, Message: "Unheard of."})
+	err := w.put("f", data(3*chunk, 1))
+	require.Equal(t, api.Refused, api.KindOf(err))
+	st := w.noResult("f")
+	require.Equal(t, state.Failed, st.State)
+	require.Contains(t, st.Error, stranger.ID)
+	require.Contains(t, st.Error, "Unheard of.")
 	require.Len(t, w.mem.Files(), 1)
 }

@@ -313,7 +313,7 @@ func TestPutWhoseAnswerWasLostWithTheProcess(t *testing.T) {
 	st := w.putWhole(path, api.Spec{})
 	require.Len(t, w.mem.Files(), 1)
 	require.Equal(t, w.mem.Files()[0].ID, st.FileID)
-	require.Equal(t, 1, w.mem.Counts().Calls[apitest.OpComplete])
+	require.Equal(t, 2, w.mem.Counts().Calls[apitest.OpComplete])
 }
 
 func TestPutOneAtATime(t *testing.T) {

@@ -31,7 +31,8 @@ type Backend interface {
 	AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (partID string, err error)
 
 	// Complete makes the File out of the parts, in the order given. md5 is
-	// the hex digest of the whole content, or "" to have none checked.
+	// the hex digest of the whole content, or "" to have none checked. Its
+	// error has [ErrAlreadyCompleted] in its chain if the API says so.
 	Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (File, error)
 
 	// Cancel ends an Upload that will not be completed, and removes its
@@ -40,7 +41,8 @@ type Backend interface {
 
 	// FindFiles lists the Files that could be the result of a Complete
 	// whose answer was lost: same name, purpose and size, created at
-	// since or later (the API's clock, whole seconds). Newest first.
+	// since or later (the API's clock, whole seconds). Newest first. A
+	// File whose size the API does not tell has the same size.
 	FindFiles(ctx context.Context, spec Spec, since time.Time) ([]File, error)
 }
 
@@ -65,8 +67,8 @@ type File struct {
 	ID        string
 	Filename  string
 	Purpose   string
-	Bytes     int64
-	CreatedAt time.Time
+	Bytes     int64     // 0 if the API does not know it yet
+	CreatedAt time.Time // by the API's clock, whole seconds
 }
 
 // Purposes are the purposes the API documents for a File, in its order.

@@ -53,6 +53,9 @@ type Error struct {
 	Status int
 	// RetryAfter is how long the API asks to wait; 0 when it does not say.
 	RetryAfter time.Duration
+	// ServerTime is when the API answered, by its own clock and in whole seconds
+	// (the Date of the answer, RFC 9110, section 6.6.1); zero when it does not say.
+	ServerTime time.Time
 	// Message is for people: the API's own words, one line.
 	Message string
 	Err     error // the cause, or nil
@@ -108,11 +111,19 @@ func KindOf(err error) Kind {
 	return Transient
 }
 
-// ErrOutcomeUnknown is in the chain of an error of Complete whose answer was
-// lost, or was of no use, after the request may have been carried out: the File
-// may exist. Such a call must not be repeated blindly, since a second File could
-// come of it; [Backend.FindFiles] tells whether there is one.
+// ErrOutcomeUnknown is in the chain of an error of Complete whose answer was lost, or
+// was of no use, after the request may have been carried out: the File may exist.
 var ErrOutcomeUnknown = errors.New("the answer was lost, the File may exist")
+
+// ErrAlreadyCompleted is in the chain of an error of Complete when the API says that
+// the Upload was completed before: the File exists, but the answer does not name it.
+// [ErrOutcomeUnknown] is in the chain of ErrAlreadyCompleted.
+var ErrAlreadyCompleted error = alreadyCompleted{}
+
+type alreadyCompleted struct{}
+
+func (alreadyCompleted) Error() string { return "the Upload is already completed" }
+func (alreadyCompleted) Unwrap() error { return ErrOutcomeUnknown }
 
 // ErrNotSent is in the chain of an error of a call that certainly did not reach
 // the server: its name was not found, it refused the connection, the TLS

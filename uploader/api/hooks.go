@@ -2,51 +2,78 @@ package api
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
-// retryNote is the context key under which a session asks to hear of retries.
 type retryNote struct{}
 
-// WithRetryNote returns a context whose Backend calls report each failed
-// attempt that will be repeated: the error and the time of the next attempt. It
-// is how a session shows `retrying` while the call itself is still under way.
-// The function is called from the calling goroutine and must not block.
+// WithRetryNote returns a context whose Backend calls report each failed attempt
+// that will be repeated: the error and the time of the next attempt. So a session
+// can show `retrying` while the call is under way. note is called on the calling
+// goroutine and must not block.
 func WithRetryNote(ctx context.Context, note func(err error, next time.Time)) context.Context {
 	return context.WithValue(ctx, retryNote{}, note)
 }
 
-// NoteRetry calls the function that [WithRetryNote] put into ctx, if there is one. The retry decorator calls
-// it; next is the zero time once an attempt has succeeded after failures.
+// NoteRetry calls the function that [WithRetryNote] put into ctx, if there is one.
+// The retry decorator calls it. next is zero once an attempt has succeeded after
+// failures.
 func NoteRetry(ctx context.Context, err error, next time.Time) {
 	if note, ok := ctx.Value(retryNote{}).(func(error, time.Time)); ok {
 		note(err, next)
 	}
 }
 
-// outcomeCheck is the context key under which a session offers to look whether a
-// Complete whose answer was lost has been carried out.
-type outcomeCheck struct{}
-
-// WithOutcomeCheck returns a context whose Complete, when its answer is lost,
-// can be told whether the File exists. Only the caller knows which Files are
-// other content's, so only it can tell. check returns the File if it is there;
-// an error ends the Complete with it.
-func WithOutcomeCheck(ctx context.Context, check func(context.Context) (file File, found bool, err error)) context.Context {
-	return context.WithValue(ctx, outcomeCheck{}, check)
+// OutcomeQuestion asks whether an earlier Complete of an Upload has made its File,
+// after the API has refused a repeated one.
+type OutcomeQuestion struct {
+	// Answered is when the API refused, by its own clock and in whole seconds: the
+	// File is not younger. It is zero when the API did not say.
+	Answered time.Time
+	// Refusal is the refusal. It is never nil.
+	Refusal error
 }
 
-// OffersOutcome reports whether ctx comes from [WithOutcomeCheck].
-func OffersOutcome(ctx context.Context) bool {
-	return ctx.Value(outcomeCheck{}) != nil
+// AlreadyCompleted reports whether the API has said that the Upload is completed.
+// Then the File exists, even if it is not listed yet.
+//
+// Otherwise the API has refused for another reason: the Upload has expired or is
+// unknown, or the words are not known. Then a File that could be the result cannot
+// be told from another one. The check returns an error that names it. Without such
+// a File it returns not found, and the refusal stands.
+func (q OutcomeQuestion) AlreadyCompleted() bool { return errors.Is(q.Refusal, ErrAlreadyCompleted) }
+
+// OutcomeCheck answers an [OutcomeQuestion]. It returns the File if it exists and is
+// the Upload's. An error ends the Complete with it. It runs on the goroutine that
+// called Complete and may take minutes; the context is that of the call.
+type OutcomeCheck func(context.Context, OutcomeQuestion) (file File, found bool, err error)
+
+type outcomeCheckKey struct{}
+
+// WithOutcomeCheck returns a context whose Complete calls check when the API refuses
+// a Complete that may have been carried out before. Only the caller knows which
+// Files have another origin.
+func WithOutcomeCheck(ctx context.Context, check OutcomeCheck) context.Context {
+	return context.WithValue(ctx, outcomeCheckKey{}, check)
 }
 
-// CheckOutcome asks what [WithOutcomeCheck] has put into ctx whether the File
-// exists; not found where nothing was put there.
-func CheckOutcome(ctx context.Context) (file File, found bool, err error) {
-	check, ok := ctx.Value(outcomeCheck{}).(func(context.Context) (File, bool, error))
-	if !ok {
-		return File{}, false, nil
-	}
-	return check(ctx)
+// OutcomeCheckOf returns the function that [WithOutcomeCheck] put into ctx, or nil.
+func OutcomeCheckOf(ctx context.Context) OutcomeCheck {
+	check, _ := ctx.Value(outcomeCheckKey{}).(OutcomeCheck)
+	return check
+}
+
+type earlierCompleteKey struct{}
+
+// WithEarlierComplete returns a context whose Complete counts as a repeated one from
+// its first attempt on. It is for a Complete whose answer an earlier process has not
+// recorded.
+func WithEarlierComplete(ctx context.Context) context.Context {
+	return context.WithValue(ctx, earlierCompleteKey{}, true)
+}
+
+// HasEarlierComplete reports whether ctx comes from [WithEarlierComplete].
+func HasEarlierComplete(ctx context.Context) bool {
+	return ctx.Value(earlierCompleteKey{}) != nil
 }

@@ -133,7 +133,8 @@ func (m *Memory) Complete(ctx context.Context, uploadID string, partIDs []string
 			Bytes:     u.spec.Bytes,
 			CreatedAt: m.Now().Truncate(time.Second),
 		}
-		m.files = append(m.files, &file{made, content})
+		m.files = append(m.files, &file{made, m.Now(), content})
+		made = m.answered(made)
 		return nil
 	})
 	if err != nil {
@@ -193,8 +194,8 @@ func (m *Memory) FindFiles(ctx context.Context, spec api.Spec, since time.Time) 
 		defer m.mu.Unlock()
 		for _, f := range slices.Backward(m.files) {
 			if f.Filename == spec.Filename && f.Purpose == spec.Purpose && f.Bytes == spec.Bytes &&
-				f.CreatedAt.Unix() >= since.Unix() {
-				found = append(found, f.File)
+				f.CreatedAt.Unix() >= since.Unix() && !m.Now().Before(f.created.Add(m.ListLag)) {
+				found = append(found, m.answered(f.File))
 			}
 		}
 		return nil
@@ -216,7 +217,7 @@ func (m *Memory) pending(id string) (*upload, error) {
 		return nil, gone(http.StatusNotFound, "No such Upload object: %s")
 	case u.state == completed:
 		e := refused(fmt.Sprintf("Upload %s is already completed.", id))
-		e.Err = api.ErrOutcomeUnknown
+		e.Err = api.ErrAlreadyCompleted
 		return nil, e
 	case u.state == cancelled:
 		return nil, gone(http.StatusBadRequest, "Upload %s is already cancelled.")
@@ -247,11 +248,12 @@ func (m *Memory) call(ctx context.Context, c Call, work func(Call) error) error 
 	if err == nil {
 		err = m.at(ctx, c, After)
 	}
-	return annotate(c, err)
+	return m.annotate(c, err)
 }
 
-// annotate returns err as an [api.Error] with the call's Op and Upload.
-func annotate(c Call, err error) error {
+// annotate returns err as an [api.Error] with the call's Op and Upload, and with the
+// time if it is an answer.
+func (m *Memory) annotate(c Call, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -264,6 +266,9 @@ func annotate(c Call, err error) error {
 	}
 	annotated := *e
 	annotated.Op, annotated.UploadID = string(c.Op), c.UploadID
+	if e.Status != 0 && !m.NoDate {
+		annotated.ServerTime = m.Now().Truncate(time.Second)
+	}
 	return &annotated
 }
 

@@ -34,12 +34,21 @@ type Memory struct {
 	// Now is the clock, time.Now by default. Set it before the first call.
 	Now func() time.Time
 
+	// ListLag is how long after its creation FindFiles finds a File. Set it before
+	// the first call.
+	ListLag time.Duration
+
+	// NoDate leaves Error.ServerTime zero, as an API without a Date header does.
+	// Set it before the first call.
+	NoDate bool
+
 	faults faults
 
 	// mu guards the following.
 	mu      sync.Mutex
 	uploads map[string]*upload
 	files   []*file // in order of creation
+	noBytes bool    // see NullBytes
 	counts  Counts
 }
 
@@ -55,6 +64,7 @@ type upload struct {
 
 type file struct {
 	api.File
+	created time.Time // CreatedAt before it was rounded
 	content []byte
 }
 
@@ -136,6 +146,21 @@ func (m *Memory) Expire(uploadID string) {
 	}
 }
 
+// NullBytes makes all Files have an unknown size: Complete and FindFiles say 0.
+func (m *Memory) NullBytes() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.noBytes = true
+}
+
+// answered returns f as the API answers it. mu is held.
+func (m *Memory) answered(f api.File) api.File {
+	if m.noBytes {
+		f.Bytes = 0
+	}
+	return f
+}
+
 // Fixture runs the [Suite] on m itself; a test of a decorator replaces Backend.
 func (m *Memory) Fixture() Fixture {
 	return Fixture{
@@ -148,6 +173,7 @@ func (m *Memory) Fixture() Fixture {
 			}
 			return content
 		},
-		Expire: func(_ testing.TB, uploadID string) { m.Expire(uploadID) },
+		Expire:    func(_ testing.TB, uploadID string) { m.Expire(uploadID) },
+		NullBytes: func(testing.TB) { m.NullBytes() },
 	}
 }

@@ -125,3 +125,23 @@ func TestUploadExpiresAfterAnHour(t *testing.T) {
 		require.Equal(t, api.Gone, api.KindOf(err))
 	})
 }
+
+func TestListLag(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := apitest.NewMemory()
+		m.ListLag = 3 * time.Second
+		up, err := m.Create(t.Context(), spec)
+		require.NoError(t, err)
+		part, err := m.AddPart(t.Context(), up.ID, body())
+		require.NoError(t, err)
+		file, err := m.Complete(t.Context(), up.ID, []string{part}, "")
+		require.NoError(t, err)
+		found, err := m.FindFiles(t.Context(), spec, file.CreatedAt)
+		require.NoError(t, err)
+		require.Empty(t, found)
+		time.Sleep(m.ListLag)
+		found, err = m.FindFiles(t.Context(), spec, file.CreatedAt)
+		require.NoError(t, err)
+		require.Equal(t, []api.File{file}, found)
+	})
+}

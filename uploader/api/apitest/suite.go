@@ -25,6 +25,9 @@ type Fixture struct {
 
 	// Expire makes an Upload expire. It may make all Uploads expire.
 	Expire func(t testing.TB, uploadID string)
+
+	// NullBytes makes the server answer Files without their size from now on.
+	NullBytes func(t testing.TB)
 }
 
 // Suite checks that a Backend keeps the contract of [api.Backend] and that
@@ -47,6 +50,7 @@ func Suite(t *testing.T, open func(t *testing.T) Fixture) {
 		{"expired upload", testExpiredUpload},
 		{"cancel", testCancel},
 		{"find files", testFindFiles},
+		{"files of unknown size", testNullBytes},
 		{"ended context", testEndedContext},
 		{"broken body", testBrokenBody},
 	} {

@@ -73,7 +73,12 @@ func testAfterCompletion(t *testing.T, f Fixture) {
 	requireKind(t, api.Refused, up, f.Backend.Cancel(t.Context(), up))
 	_, err = f.Backend.Complete(t.Context(), up, []string{part}, "")
 	requireKind(t, api.Refused, up, err)
-	require.ErrorIs(t, err, api.ErrOutcomeUnknown, "the caller must learn that there is a File")
+	require.ErrorIs(t, err, api.ErrAlreadyCompleted, "the caller must learn that there is a File")
+	require.ErrorIs(t, err, api.ErrOutcomeUnknown)
+	e := (*api.Error)(nil)
+	require.ErrorAs(t, err, &e)
+	require.False(t, e.ServerTime.Before(file.CreatedAt), "answered at %v, the File is of %v", e.ServerTime, file.CreatedAt)
+	require.WithinDuration(t, file.CreatedAt, e.ServerTime, time.Minute)
 	found, err := f.Backend.FindFiles(t.Context(), spec(len(data)), file.CreatedAt)
 	require.NoError(t, err)
 	require.Equal(t, []api.File{file}, found)
@@ -141,6 +146,20 @@ func testFindFiles(t *testing.T, f Fixture) {
 	found, err = f.Backend.FindFiles(t.Context(), spec(502), first.CreatedAt)
 	require.NoError(t, err)
 	require.Empty(t, found)
+}
+
+func testNullBytes(t *testing.T, f Fixture) {
+	data := content(500)
+	up := f.create(t, len(data))
+	part := f.add(t, up, data)
+	f.NullBytes(t)
+	file, err := f.Backend.Complete(t.Context(), up, []string{part}, hexMD5(data))
+	require.NoError(t, err)
+	require.NotEmpty(t, file.ID)
+	require.Zero(t, file.Bytes)
+	found, err := f.Backend.FindFiles(t.Context(), spec(len(data)), file.CreatedAt)
+	require.NoError(t, err)
+	require.Equal(t, []api.File{file}, found)
 }
 
 func testEndedContext(t *testing.T, f Fixture) {

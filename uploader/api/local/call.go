@@ -39,6 +39,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{s: s, w: w, r: r, rc: http.NewResponseController(w), op: OpUnknown, requestID: newID(requestPrefix)}
 	c.body = body{c: c, src: r.Body, eof: r.Body == nil || r.Body == http.NoBody}
 	w.Header().Set("X-Request-Id", c.requestID)
+	w.Header().Set("Date", s.now().UTC().Format(http.TimeFormat)) // by the clock that created_at is from
 	if !s.enter(c) {
 		c.refuse(closing())
 		return

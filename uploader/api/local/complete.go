@@ -71,7 +71,7 @@ func (s *Server) completeUpload(c *call) (any, error) {
 	for _, id := range unlisted {
 		s.warn("remove an unlisted part", s.store.dropPart(u.ID, id))
 	}
-	return done.object(f.object()), nil
+	return done.object(f.object(c.faults)), nil
 }
 
 // chooseParts returns the listed parts in their order. It checks that they belong to the Upload and have its size.

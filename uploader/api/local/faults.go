@@ -86,6 +86,12 @@ type Faults struct {
 
 	// RatePerConnection bounds the bytes of body per second that one connection sends or receives; 0 is no bound.
 	RatePerConnection int64
+
+	// ListLag is how long after its creation a File appears in lists. Other calls know it at once.
+	ListLag time.Duration
+
+	// NullBytes answers "bytes": null in every File, as a service does that does not know the size yet.
+	NullBytes bool
 }
 
 // SetIntercept replaces Options.Intercept; nil removes it. Requests under way see the new one at their next stage.

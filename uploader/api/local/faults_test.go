@@ -265,3 +265,51 @@ func TestObserveAndStats(t *testing.T) {
 	require.EqualValues(t, 3, stats.PartBytes)
 	require.Greater(t, stats.BodyBytes, stats.PartBytes)
 }
+
+// TestListLag checks that a File is listed late, and known to other calls at once.
+func TestListLag(t *testing.T) {
+	now := newClock()
+	a := start(t, local.Options{Now: now.now, Faults: local.Faults{ListLag: 3 * time.Second}})
+	listed := func() int {
+		list := a.get("/v1/files").object(t, "object", "data", "first_id", "last_id", "has_more")
+		return len(list["data"].([]any))
+	}
+	first := a.upload("batch", []byte("abc"))
+	a.get("/v1/files/"+first).object(t, fileMembers...)
+	now.advance(2 * time.Second)
+	a.upload("batch", []byte("def"))
+	require.Zero(t, listed())
+	now.advance(time.Second)
+	require.Equal(t, 1, listed())
+	a.srv.SetFaults(local.Faults{})
+	require.Equal(t, 2, listed())
+}
+
+func TestNullBytes(t *testing.T) {
+	a := start(t, local.Options{Faults: local.Faults{NullBytes: true}})
+	id := a.create(3)
+	completed := a.complete(id, "", a.part(id, []byte("abc"))).object(t, uploadMembers...)
+	require.EqualValues(t, 3, completed["bytes"], "the Upload's size was declared")
+	file := completed["file"].(map[string]any)
+	list := a.get("/v1/files").object(t, "object", "data", "first_id", "last_id", "has_more")
+	one := a.get("/v1/files/"+file["id"].(string)).object(t, fileMembers...)
+	for _, o := range []any{file, list["data"].([]any)[0], one} {
+		bytes, has := o.(map[string]any)["bytes"]
+		require.True(t, has)
+		require.Nil(t, bytes)
+	}
+	require.Equal(t, "abc", string(a.stored(file["id"].(string))))
+}
+
+// TestDate checks that answers and objects have their times from one clock.
+func TestDate(t *testing.T) {
+	now := newClock()
+	a := start(t, local.Options{Now: now.now})
+	id := a.create(3)
+	part := a.part(id, []byte("abc"))
+	require.Equal(t, http.StatusOK, a.complete(id, "", part).status)
+	now.advance(90 * time.Minute)
+	again := a.complete(id, "", part)
+	require.Contains(t, again.refused(t, 400), "already completed")
+	require.Equal(t, now.now().UTC().Format(http.TimeFormat), again.header.Get("Date"))
+}

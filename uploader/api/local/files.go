@@ -67,7 +67,7 @@ func (s *Server) createFile(c *call) (any, error) {
 	s.publish(f)
 	s.mu.Unlock()
 	s.counters.filesCreated.Add(1)
-	return f.object(), nil
+	return f.object(c.faults), nil
 }
 
 // fileForm is the form of POST /v1/files. Its fields may come in any order.
@@ -170,7 +170,7 @@ func (s *Server) getFile(c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.object(), nil
+	return f.object(c.faults), nil
 }
 
 // deleteFile answers DELETE /v1/files/{id}.

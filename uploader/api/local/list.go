@@ -52,11 +52,11 @@ func (s *Server) listFiles(c *call) (any, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.page(query)
+	return s.page(query, c.faults)
 }
 
-// page cuts one page out of the Files. mu is held.
-func (s *Server) page(query listQuery) (*listObject, error) {
+// page returns one page of the Files. mu is held.
+func (s *Server) page(query listQuery, faults *Faults) (*listObject, error) {
 	step, at := -1, len(s.ordered)-1
 	if query.ascending {
 		step, at = 1, 0
@@ -72,14 +72,14 @@ func (s *Server) page(query listQuery) (*listObject, error) {
 	list := &listObject{Object: "list", Data: []*fileObject{}}
 	for ; at >= 0 && at < len(s.ordered); at += step {
 		f := s.ordered[at]
-		if !s.isLive(f) || query.purpose != "" && f.Purpose != query.purpose {
+		if !s.isLive(f) || s.now().Before(f.CreatedAt.Add(faults.ListLag)) || query.purpose != "" && f.Purpose != query.purpose {
 			continue
 		}
 		if len(list.Data) == query.limit {
 			list.HasMore = true
 			break
 		}
-		list.Data = append(list.Data, f.object())
+		list.Data = append(list.Data, f.object(faults))
 	}
 	if n := len(list.Data); n > 0 {
 		list.FirstID, list.LastID = &list.Data[0].ID, &list.Data[n-1].ID

@@ -66,7 +66,7 @@ type partObject struct {
 type fileObject struct {
 	ID            string `json:"id"`
 	Object        string `json:"object"`
-	Bytes         int64  `json:"bytes"`
+	Bytes         *int64 `json:"bytes"` // null with Faults.NullBytes
 	CreatedAt     int64  `json:"created_at"`
 	Filename      string `json:"filename"`
 	Purpose       string `json:"purpose"`
@@ -98,10 +98,13 @@ func (r *uploadRecord) object(file *fileObject) *uploadObject {
 	}
 }
 
-func (r *fileRecord) object() *fileObject {
+func (r *fileRecord) object(faults *Faults) *fileObject {
 	o := &fileObject{
-		ID: r.ID, Object: "file", Bytes: r.Bytes, CreatedAt: r.CreatedAt.Unix(), Filename: r.Filename,
+		ID: r.ID, Object: "file", Bytes: &r.Bytes, CreatedAt: r.CreatedAt.Unix(), Filename: r.Filename,
 		Purpose: r.Purpose, Status: r.Status, StatusDetails: r.StatusDetails,
+	}
+	if faults.NullBytes {
+		o.Bytes = nil
 	}
 	if !r.ExpiresAt.IsZero() {
 		seconds := r.ExpiresAt.Unix()

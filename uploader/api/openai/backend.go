@@ -179,8 +179,7 @@ func (b *Backend) AddPart(ctx context.Context, uploadID string, body *io.Section
 	return id, err
 }
 
-// Complete implements [api.Backend]. An error that says that the Upload was
-// completed before has [api.ErrOutcomeUnknown] in its chain.
+// Complete implements [api.Backend].
 func (b *Backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (api.File, error) {
 	var file api.File
 	c := call{op: opComplete, uploadID: uploadID, stall: b.cfg.CompleteStall}
@@ -198,7 +197,8 @@ func (b *Backend) Complete(ctx context.Context, uploadID string, partIDs []strin
 		if res.Status != openai.UploadStatusCompleted {
 			return fmt.Errorf("the upload's status is %q", res.Status)
 		}
-		if res.JSON.Bytes.Valid() && res.Bytes != res.File.Bytes {
+		// The size of a File may be null: it is not known yet.
+		if res.JSON.Bytes.Valid() && res.File.JSON.Bytes.Valid() && res.Bytes != res.File.Bytes {
 			return fmt.Errorf("the upload has %d bytes, its file %d", res.Bytes, res.File.Bytes)
 		}
 		file = fileOf(res.File)
@@ -248,7 +248,8 @@ func (b *Backend) FindFiles(ctx context.Context, spec api.Spec, since time.Time)
 				switch {
 				case f.CreatedAt < since.Unix():
 					more = false
-				case f.Filename == spec.Filename && string(f.Purpose) == spec.Purpose && f.Bytes == spec.Bytes:
+				case f.Filename == spec.Filename && string(f.Purpose) == spec.Purpose &&
+					(f.Bytes == spec.Bytes || !f.JSON.Bytes.Valid()): // not known yet
 					found = append(found, fileOf(f))
 				}
 			}

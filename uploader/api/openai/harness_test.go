@@ -154,9 +154,10 @@ func (l *testServer) content(t testing.TB, fileID string) []byte {
 
 func (l *testServer) fixture(b api.Backend) apitest.Fixture {
 	return apitest.Fixture{
-		Backend: b,
-		Content: l.content,
-		Expire:  func(testing.TB, string) { l.skew.Add(int64(2 * time.Hour)) },
+		Backend:   b,
+		Content:   l.content,
+		Expire:    func(testing.TB, string) { l.skew.Add(int64(2 * time.Hour)) },
+		NullBytes: func(testing.TB) { l.SetFaults(local.Faults{NullBytes: true}) },
 	}
 }
 

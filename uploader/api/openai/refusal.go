@@ -28,7 +28,16 @@ var (
 	saysTooLarge  = regexp.MustCompile(`(?i)\btoo (large|big)\b|\bmax(imum)?\b.{0,30}\bsize\b|\bsize limit\b`)
 	saysEnded     = regexp.MustCompile(`(?i)\b(expired|cancell?ed)\b`)
 	saysCompleted = regexp.MustCompile(`(?i)\bcompleted\b`)
+	// saysIncomplete is removed before saysCompleted is tried.
+	saysIncomplete = regexp.MustCompile(`(?i)(\b(be|not|never|until|unless|before)|n't)\s+((it|yet|be|been|is|was|get)\s+)*completed\b`)
 )
+
+// alreadyCompleted reports whether the refusal of a Complete says that the Upload was
+// completed before.
+func alreadyCompleted(status int, message string) bool {
+	return (status == http.StatusBadRequest || status == http.StatusConflict || status == http.StatusUnprocessableEntity) &&
+		saysCompleted.MatchString(saysIncomplete.ReplaceAllString(message, ""))
+}
 
 // refusal returns the error for an answer that is not a success. Its message may be
 // long and may contain the key.
@@ -40,6 +49,7 @@ func refusal(c call, status int, header http.Header, body []byte) *api.Error {
 		Kind:       kindOf(c, status, answer),
 		Status:     status,
 		RetryAfter: retryAfter(header, time.Now()),
+		ServerTime: serverTime(header),
 		Message:    oneLine(answer.Message),
 	}
 	if e.Message == "" {
@@ -51,9 +61,8 @@ func refusal(c call, status int, header http.Header, body []byte) *api.Error {
 			e.Message += ": the base URL leads elsewhere, to " + oneLine(to)
 		}
 	}
-	// An earlier Complete of ours may have made the File.
-	if c.op == opComplete && e.Kind == api.Refused && saysCompleted.MatchString(answer.Message) {
-		e.Err = api.ErrOutcomeUnknown
+	if c.op == opComplete && e.Kind != api.Gone && alreadyCompleted(status, answer.Message) {
+		e.Kind, e.Err = api.Refused, api.ErrAlreadyCompleted
 	}
 	return e
 }
@@ -107,10 +116,19 @@ func retryAfter(header http.Header, now time.Time) time.Duration {
 	if err != nil {
 		return 0
 	}
-	if date, err := http.ParseTime(header.Get("Date")); err == nil {
+	if date := serverTime(header); !date.IsZero() {
 		now = date
 	}
 	return max(0, at.Sub(now))
+}
+
+// serverTime returns the Date of an answer, or the zero time.
+func serverTime(header http.Header) time.Time {
+	date, err := http.ParseTime(header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return date
 }
 
 // duration returns n units, bounded by 0 and the longest Duration.

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -114,11 +115,45 @@ func TestRetryAfterHeader(t *testing.T) {
 }
 
 func TestCompletedBefore(t *testing.T) {
-	body := []byte(`{"error":{"message":"Upload upload_1 is already completed."}}`)
-	complete := refusal(call{op: opComplete, uploadID: "upload_1"}, 400, http.Header{}, body)
-	require.ErrorIs(t, complete, api.ErrOutcomeUnknown)
-	part := refusal(call{op: opPart, uploadID: "upload_1"}, 400, http.Header{}, body)
-	require.NotErrorIs(t, part, api.ErrOutcomeUnknown)
+	for _, test := range []struct {
+		op      string
+		status  int
+		message string
+		want    bool
+	}{
+		{opComplete, 400, "Upload upload_1 is already completed.", true},
+		{opComplete, 400, "The upload has been completed.", true},
+		{opComplete, 400, "Upload upload_1 is in the terminal state 'completed'.", true},
+		{opComplete, 409, "Upload upload_1 is already completed.", true},
+		{opComplete, 422, "Upload upload_1 was completed before.", true},
+		{opComplete, 400, "Upload upload_1 cannot be completed: it has no parts.", false},
+		{opComplete, 400, "The upload is not yet completed.", false},
+		{opComplete, 400, "The upload has not been completed.", false},
+		{opComplete, 400, "The request couldn't be completed.", false},
+		{opComplete, 400, "Upload upload_1 has expired.", false},
+		{opComplete, 404, "No completed Upload upload_1.", false},
+		{opComplete, 500, "Upload upload_1 is already completed.", false},
+		{opPart, 400, "Upload upload_1 is already completed.", false},
+	} {
+		t.Run(fmt.Sprintf("%s %d %s", test.op, test.status, test.message), func(t *testing.T) {
+			body := fmt.Sprintf(`{"error":{"message":%q}}`, test.message)
+			got := refusal(call{op: test.op, uploadID: "upload_1"}, test.status, http.Header{}, []byte(body))
+			require.Equal(t, test.want, errors.Is(got, api.ErrAlreadyCompleted))
+			require.Equal(t, test.want, errors.Is(got, api.ErrOutcomeUnknown))
+			if test.want {
+				require.Equal(t, api.Refused, got.Kind)
+			}
+		})
+	}
+}
+
+func TestServerTime(t *testing.T) {
+	const date = "Fri, 02 Jan 2026 03:04:05 GMT"
+	got := refusal(call{}, 400, http.Header{"Date": {date}}, nil)
+	require.True(t, got.ServerTime.Equal(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)), got.ServerTime)
+	for _, header := range []http.Header{{}, {"Date": {"yesterday"}}} {
+		require.Zero(t, refusal(call{}, 400, header, nil).ServerTime)
+	}
 }
 
 func TestClip(t *testing.T) {

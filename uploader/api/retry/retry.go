@@ -1,16 +1,14 @@
 // Package retry is the one place that repeats calls to the API.
 //
-// [New] wraps a Backend. What is transient is tried again, with exponential
-// backoff and full jitter, for as long as the context lives; the API's
-// Retry-After is honoured. Everything else is returned at once.
+// [New] wraps a Backend. Transient errors are retried, with exponential backoff and
+// full jitter, for as long as the context lives. The API's Retry-After is honoured.
+// Every other error is returned at once.
 //
-// Complete is special. Its answer can be lost after the File has come into
-// being, and to repeat it blindly could lead to a second one. So it is repeated
-// only when the server certainly did not carry it out, or when the caller can
-// tell that there is no File yet (see [api.WithOutcomeCheck]); otherwise the
-// error is returned at once, with [api.ErrOutcomeUnknown] in its chain. The other calls may be carried out twice without
-// harm: an Upload that was never used expires, and a part that Complete does not
-// list is left out.
+// A call may be carried out although its answer is lost. For Create and AddPart that
+// does no harm: an unused Upload expires, and Complete does not list an unused part.
+// Complete is repeated too, since an Upload is completed only once. When the API then
+// refuses it, the File may exist. The decorator asks the caller whether it does, see
+// [api.WithOutcomeCheck].
 package retry
 
 import (
@@ -84,38 +82,55 @@ func (b *backend) AddPart(ctx context.Context, uploadID string, body *io.Section
 }
 
 func (b *backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (api.File, error) {
-	unknown := false // an earlier attempt may have been carried out
+	repeated := api.HasEarlierComplete(ctx) // an earlier Complete may have been carried out
 	return repeat(ctx, b.opts, func() (api.File, error) {
-		if unknown {
-			if file, found, err := look(ctx); found || err != nil {
-				return file, err
+		file, err := b.inner.Complete(ctx, uploadID, partIDs, md5)
+		if err == nil {
+			return file, nil
+		}
+		switch outcome := outcomeOf(err); {
+		case outcome == completed, outcome == refused && repeated:
+			return checkOutcome(ctx, err)
+		case outcome == unknown:
+			repeated = true
+		}
+		if repeated {
+			err = mayExist(err)
+			if ctx.Err() != nil {
+				err = backoff.Permanent(err) // the error of an attempt before could be another
 			}
 		}
-		file, err := b.inner.Complete(ctx, uploadID, partIDs, md5)
-		if err == nil || !mayBeDone(err) && !unknown {
-			return file, err
-		}
-		if !errors.Is(err, api.ErrOutcomeUnknown) {
-			err = fmt.Errorf("%w: %w", err, api.ErrOutcomeUnknown)
-		}
-		if api.KindOf(err) == api.Transient && ctx.Err() == nil && api.OffersOutcome(ctx) {
-			unknown = true
-			return file, err // after a wait, and a look
-		}
-		if file, found, lookErr := look(ctx); found || lookErr != nil {
-			return file, lookErr // refused because it was done before
-		}
-		return file, backoff.Permanent(err)
+		return file, err
 	})
 }
 
-// look asks the caller of Complete whether the File exists.
-func look(ctx context.Context) (file api.File, found bool, err error) {
-	file, found, err = api.CheckOutcome(ctx)
-	if err != nil {
-		err = backoff.Permanent(err)
+// checkOutcome asks the caller whether the File exists, after refusal. An error is
+// final.
+func checkOutcome(ctx context.Context, refusal error) (api.File, error) {
+	check := api.OutcomeCheckOf(ctx)
+	if check == nil {
+		return api.File{}, backoff.Permanent(mayExist(refusal))
 	}
-	return file, found, err
+	question := api.OutcomeQuestion{Refusal: refusal}
+	if e := (*api.Error)(nil); errors.As(refusal, &e) {
+		question.Answered = e.ServerTime
+	}
+	switch file, found, err := check(ctx, question); {
+	case err != nil:
+		return api.File{}, backoff.Permanent(err)
+	case !found:
+		return api.File{}, backoff.Permanent(refusal)
+	default:
+		return file, nil
+	}
+}
+
+// mayExist adds [api.ErrOutcomeUnknown] to the chain of err.
+func mayExist(err error) error {
+	if errors.Is(err, api.ErrOutcomeUnknown) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", err, api.ErrOutcomeUnknown)
 }
 
 func (b *backend) Cancel(ctx context.Context, uploadID string) error {
@@ -194,30 +209,48 @@ func ended(ctx context.Context, last error) error {
 	return fmt.Errorf("%w; the last attempt: %w", cause, last)
 }
 
-// mayBeDone reports whether a Complete that failed with err may have been
-// carried out nevertheless: there was no answer, or none that says anything (a
-// server error, a success that makes no sense).
-func mayBeDone(err error) bool {
-	if errors.Is(err, api.ErrOutcomeUnknown) {
-		return true
-	}
-	if errors.Is(err, api.ErrNotSent) {
-		return false
+// outcome is what a failed Complete says about the File.
+type outcome int
+
+const (
+	// notDone: this attempt was not carried out. It says nothing about earlier ones.
+	notDone outcome = iota
+	// unknown: there was no answer, or none that says anything (a server error, a
+	// success that makes no sense). The attempt may have been carried out.
+	unknown
+	// completed: the API says that the Upload was completed before.
+	completed
+	// refused: the API refuses for another reason. An earlier attempt may be that
+	// reason, in words that are not known.
+	refused
+)
+
+// outcomeOf classifies the error of one attempt.
+func outcomeOf(err error) outcome {
+	switch {
+	case errors.Is(err, api.ErrAlreadyCompleted):
+		return completed
+	case errors.Is(err, api.ErrOutcomeUnknown):
+		return unknown
+	case errors.Is(err, api.ErrNotSent):
+		return notDone
 	}
 	if op := (*net.OpError)(nil); errors.As(err, &op) && op.Op == "dial" {
-		return false
+		return notDone
 	}
 	e := (*api.Error)(nil)
 	if !errors.As(err, &e) {
-		return true
+		return unknown
 	}
 	switch e.Kind {
-	case api.Gone, api.Denied, api.Quota, api.TooLarge, api.Refused:
-		return false
+	case api.Denied, api.Quota:
+		return notDone
+	case api.Gone, api.TooLarge, api.Refused:
+		return refused
 	}
 	switch e.Status {
 	case http.StatusTooManyRequests, http.StatusRequestTimeout, http.StatusConflict:
-		return false // refused before anything was done
+		return notDone
 	}
-	return true
+	return unknown
 }

@@ -212,38 +212,7 @@ func TestContextEndsAnAttempt(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-func TestCompleteIsNotRepeatedBlindly(t *testing.T) {
-	garbage := &api.Error{Status: http.StatusOK, Message: "unexpected answer"}
-	stopped := &api.Error{Kind: api.Stopped, Message: "the daemon is ending"}
-	for name, lost := range map[string]error{
-		"broken connection": apitest.Broken(),
-		"server error":      apitest.ServerError(),
-		"garbage":           garbage,
-		"unknown error":     errors.New("unheard of"),
-		"stopped under way": stopped,
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := apitest.NewMemory()
-			b := retry.New(m, retry.Options{})
-			up, err := b.Create(t.Context(), spec)
-			require.NoError(t, err)
-			part, err := b.AddPart(t.Context(), up.ID, body())
-			require.NoError(t, err)
-
-			m.Fail(apitest.OpComplete, apitest.After, lost)
-			_, err = b.Complete(t.Context(), up.ID, []string{part}, "")
-			require.ErrorIs(t, err, api.ErrOutcomeUnknown)
-			require.Equal(t, api.KindOf(lost), api.KindOf(err))
-			require.NotContains(t, err.Error(), "\n")
-			require.Equal(t, 1, m.Counts().Calls[apitest.OpComplete])
-			found, err := b.FindFiles(t.Context(), spec, time.Now().Add(-time.Minute))
-			require.NoError(t, err)
-			require.Len(t, found, 1)
-		})
-	}
-}
-
-func TestCompleteIsRepeatedAfterARefusal(t *testing.T) {
+func TestCompleteIsRepeatedIfItWasNotCarriedOut(t *testing.T) {
 	dial := &api.Error{Message: "no answer", Err: &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}}
 	synctest.Test(t, func(t *testing.T) {
 		m := apitest.NewMemory()
