@@ -65,6 +65,7 @@ func newHarness(t testing.TB, change ...func(*uploader.Options)) *harness {
 		Parallel: 4,
 		Checksum: true,
 		Logger:   slog.New(w.log),
+		Listing:  uploader.ListingPolicy{Apart: 5 * time.Millisecond, Limit: 200 * time.Millisecond},
 	}
 	require.NoError(t, os.Mkdir(w.opts.StateDir, 0o700))
 	for _, f := range change {

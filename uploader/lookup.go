@@ -16,8 +16,26 @@ import (
 const rivalry = 2 * time.Hour
 
 // clockSkew is by how much the API's clock may be behind ours, where the API does
-// not say when it created an Upload, and its clocks behind one another.
+// not say when it created an Upload.
 const clockSkew = time.Minute
+
+// ListingPolicy says how the File of a lost answer is looked for. Lists lag: a File
+// can be listed some seconds after it was made. So the list is believed once two
+// listings agree.
+type ListingPolicy struct {
+	Apart time.Duration // between two listings; default 10 s
+	Limit time.Duration // for all of them; default 2 min
+}
+
+func (p ListingPolicy) withDefaults() ListingPolicy {
+	if p.Apart == 0 {
+		p.Apart = 10 * time.Second
+	}
+	if p.Limit == 0 {
+		p.Limit = 2 * time.Minute
+	}
+	return p
+}
 
 // checked is the context of a Complete for the transfer; repeated says that an
 // earlier call may have been carried out. The Upload's expiry does not end it: the
@@ -28,9 +46,8 @@ func (s *session) checked(x *transfer, repeated bool) context.Context {
 	if repeated {
 		ctx = api.WithEarlierComplete(ctx)
 	}
-	return api.WithOutcomeCheck(ctx, func(ctx context.Context, q api.OutcomeQuestion) (api.File, bool, error) {
-		return s.u.lookFor(ctx, x.upload.ID, x.spec, x.created, q)
-	})
+	l := &lookup{u: s.u, uploadID: x.upload.ID, spec: x.spec, created: x.created, parts: receipts(x.parts)}
+	return api.WithOutcomeCheck(ctx, l.find)
 }
 
 // errSeveral says that only a look into the Files can tell which is the
@@ -82,50 +99,4 @@ func listed(ids []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(ids[:mostListed], ", "), more)
 	}
 	return strings.Join(ids, ", ")
-}
-
-// lookFor finds the File that came of the Upload, if it did: the one File with
-// its name, size and purpose, made since then, that no other content of the mount
-// has a claim to. Several leave no way to tell, and taking the wrong one would be
-// a lie. While it cannot tell, its error has [ErrOutcomeUnknown] in its chain.
-func (u *Uploader) lookFor(ctx context.Context, uploadID string, spec api.Spec, created time.Time, q api.OutcomeQuestion) (api.File, bool, error) {
-	files, err := u.opts.Backend.FindFiles(ctx, spec, created.Add(-clockSkew))
-	if err != nil {
-		return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
-	}
-	var free []api.File
-	var ids []string
-	for _, f := range files {
-		claimed, err := u.journal.Claimed(f.ID)
-		if err != nil {
-			return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
-		}
-		late := !q.Answered.IsZero() && f.CreatedAt.After(q.Answered)
-		if !claimed && !late {
-			free, ids = append(free, f), append(ids, f.ID)
-		}
-	}
-	rivals, err := u.journal.Rivals(uploadID, spec, created.Add(-rivalry))
-	if err != nil {
-		return api.File{}, false, fmt.Errorf("%w; %w", err, api.ErrOutcomeUnknown)
-	}
-	unclear := &api.Error{Op: "complete", UploadID: uploadID, Kind: api.Refused}
-	switch {
-	case len(free) == 0:
-		return api.File{}, false, nil
-	case len(free) > 1:
-		unclear.Err = errors.Join(errSeveral, api.ErrOutcomeUnknown)
-		unclear.Message = "its answer was lost and several Files could be the result: delete all but one at the API and retry: " + listed(ids)
-		return api.File{}, false, unclear
-	case !q.AlreadyCompleted():
-		unclear.Err = errors.Join(q.Refusal, api.ErrOutcomeUnknown)
-		unclear.Message = fmt.Sprintf("its answer was lost, then it was refused (%v), and %s may be its result: `uploadfs retry` sends it again", q.Refusal, ids[0])
-		return api.File{}, false, unclear
-	case rivals > 0:
-		unclear.Err = api.ErrOutcomeUnknown
-		unclear.Message = fmt.Sprintf("its answer was lost, and %s may be its result or that of another Upload of the same name and size: `uploadfs retry` sends it again", ids[0])
-		return api.File{}, false, unclear
-	}
-	u.log.Info("the answer to complete was lost, and the File is there", "upload", uploadID, "file", free[0].ID)
-	return free[0], true, nil
 }

@@ -242,7 +242,7 @@ func (s *session) declare(x *transfer) error {
 	if err := s.u.acquire(x.ctx); err != nil {
 		return err
 	}
-	created := time.Now()
+	created := time.Now().Add(-clockSkew) // unless the API says it
 	up, err := s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
 	if !up.CreatedAt.IsZero() {
 		created = up.CreatedAt

@@ -68,6 +68,7 @@ type Options struct {
 	Purpose      string        // where no attribute says another
 	Names        NamePolicy
 	CloseTimeout time.Duration // how long Commit waits without one acknowledged byte; 0 is for ever
+	Listing      ListingPolicy // how the File of a lost answer to Complete is looked for
 	Logger       *slog.Logger
 }
 
@@ -114,6 +115,7 @@ func Open(o Options) (*Uploader, error) {
 	if o.Names.HoldFor == 0 {
 		o.Names.HoldFor = DefaultHoldFor
 	}
+	o.Listing = o.Listing.withDefaults()
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -47,6 +47,9 @@ func (m *Meter) ack(err error) {
 	}
 }
 
+// Unwrap returns the decorated Backend, see [api.FileReaderOf].
+func (m *Meter) Unwrap() api.Backend { return m.Backend }
+
 // Create implements [api.Backend].
 func (m *Meter) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
 	up, err := m.Backend.Create(ctx, spec)

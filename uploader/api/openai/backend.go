@@ -36,6 +36,7 @@ const (
 	opComplete = "complete"
 	opCancel   = "cancel"
 	opFind     = "find"
+	opRead     = "read"
 )
 
 const (

@@ -29,6 +29,7 @@ type call struct {
 	uploadID string
 	stall    time.Duration
 	body     *io.SectionReader // of a part, else nil
+	into     io.Writer         // receives the content of a File, else nil
 }
 
 // send makes the request with the SDK and checks the answer. Its error after a
@@ -185,6 +186,13 @@ func (x *exchange) roundTrip(req *http.Request, next option.MiddlewareNext) (*ht
 	}
 	defer res.Body.Close()
 	x.status = res.StatusCode
+	if x.into != nil && res.StatusCode/100 == 2 {
+		if _, err := io.Copy(x.into, kicking{res.Body, x.dog}); err != nil {
+			return nil, fmt.Errorf("cut short: %w", err)
+		}
+		res.Body = http.NoBody
+		return res, nil
+	}
 	x.answer, err = io.ReadAll(io.LimitReader(kicking{res.Body, x.dog}, maxAnswer))
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		// Also if the rest of the answer was lost: its status says enough.

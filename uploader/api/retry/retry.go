@@ -73,6 +73,9 @@ func New(inner api.Backend, opts Options) api.Backend {
 	return &backend{inner, opts}
 }
 
+// Unwrap returns the decorated Backend, see [api.FileReaderOf].
+func (b *backend) Unwrap() api.Backend { return b.inner }
+
 func (b *backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
 	return repeat(ctx, b.opts, func() (api.Upload, error) { return b.inner.Create(ctx, spec) })
 }
