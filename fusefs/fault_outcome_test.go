@@ -32,11 +32,17 @@ func (s *stack) loseAnswer() {
 	s.API.SetIntercept(once(local.OpComplete, local.StageDone, local.Fault{Reset: true}))
 }
 
-// foreign makes a File as another client.
+// foreign makes a File of the default purpose as another client.
 func (s *stack) foreign(name string, content []byte) (id string) {
 	s.t.Helper()
+	return s.foreignOf("user_data", name, content)
+}
+
+// foreignOf makes a File as another client.
+func (s *stack) foreignOf(purpose, name string, content []byte) (id string) {
+	s.t.Helper()
 	ctx := context.Background()
-	up, err := s.http.Create(ctx, api.Spec{Filename: name, Purpose: "user_data", MimeType: "text/plain", Bytes: int64(len(content))})
+	up, err := s.http.Create(ctx, api.Spec{Filename: name, Purpose: purpose, MimeType: "text/plain", Bytes: int64(len(content))})
 	require.NoError(s.t, err)
 	part, err := s.http.AddPart(ctx, up.ID, io.NewSectionReader(bytes.NewReader(content), 0, int64(len(content))))
 	require.NoError(s.t, err)

@@ -57,6 +57,7 @@ type stackOptions struct {
 	Path       fusefs.WritePath
 	State      string // the state directory; one of the test's own if ""
 	API        local.Options
+	Share      *stack                          // whose API is used, instead of one of its own
 	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
 	Wrap       func(http.Handler) http.Handler // around the API
 	Line       func(addr string) string        // a proxy before the API's address; returns its own
@@ -71,6 +72,21 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	}
 	require.NoError(t, os.Mkdir(s.Dir, 0o755))
 	require.NoError(t, os.Mkdir(filepath.Join(s.State, "tree"), 0o755))
+	if o.Share != nil {
+		s.API, s.URL = o.Share.API, o.Share.URL
+	} else {
+		s.serve()
+	}
+	s.connect()
+	s.mount()
+	t.Cleanup(s.unmount)
+	return s
+}
+
+// serve starts the API server of the stack.
+func (s *stack) serve() {
+	t, o := s.t, s.opts
+	t.Helper()
 	o.API.Dir, o.API.Key = filepath.Join(t.TempDir(), "api"), "test-key"
 	api, err := local.Open(o.API)
 	require.NoError(t, err)
@@ -88,24 +104,28 @@ func newStack(t testing.TB, o stackOptions) *stack {
 		require.NoError(t, errors.Join(api.Close(), hs.Close()))
 		require.ErrorIs(t, <-served, http.ErrServerClosed)
 	})
-	addr := l.Addr().String()
-	s.URL = "http://" + addr + "/v1"
+	s.URL = "http://" + l.Addr().String() + "/v1"
+}
+
+// connect makes the client of the mount.
+func (s *stack) connect() {
+	t, o := s.t, s.opts
+	t.Helper()
+	base := s.URL
 	if o.Line != nil {
-		addr = o.Line(addr)
+		base = "http://" + o.Line(strings.TrimSuffix(strings.TrimPrefix(s.URL, "http://"), "/v1")) + "/v1"
 	}
 	stall := o.Stall
 	if stall == 0 {
 		stall = 10 * time.Second
 	}
+	var err error
 	s.http, err = openai.New(openai.Config{
-		BaseURL: "http://" + addr + "/v1", Key: openai.StaticKey("test-key"), Slots: 4,
+		BaseURL: base, Key: openai.StaticKey("test-key"), Slots: 4,
 		Stall: stall, CompleteStall: stall,
 	})
 	require.NoError(t, err)
 	t.Cleanup(s.http.Close)
-	s.mount()
-	t.Cleanup(s.unmount)
-	return s
 }
 
 // mount opens the state directory and mounts it.
@@ -129,6 +149,7 @@ func (s *stack) mount() {
 		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
 		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
 		Purpose: s.opts.Purpose, Names: s.opts.Names, CloseTimeout: timeout, Logger: log,
+		Listing: uploader.ListingPolicy{Apart: 100 * time.Millisecond, Limit: 10 * time.Second},
 	})
 	require.NoError(s.t, err)
 	path := s.opts.Path
