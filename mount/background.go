@@ -14,8 +14,11 @@ import (
 	"syscall"
 )
 
-// readyEnv tells a daemon on which descriptor its parent listens.
-const readyEnv = "UPLOADFS_READY_FD"
+// The environment of a daemon names the descriptors that its parent gave it.
+const (
+	readyEnv = "UPLOADFS_READY_FD" // the daemon reports here
+	keyEnv   = "UPLOADFS_KEY_FD"   // the API key is read from here, where the parent had to read it
+)
 
 // Mount runs a mount. In the foreground it runs in this process, and Mount returns at
 // its end. Else it runs in a process of its own, and Mount returns when it is ready.
@@ -24,18 +27,42 @@ const readyEnv = "UPLOADFS_READY_FD"
 // fork), in a session of its own. It reports once, and what it reports is what
 // Mount returns.
 func Mount(c Config) error {
-	if fd, err := strconv.Atoi(os.Getenv(readyEnv)); err == nil {
-		syscall.CloseOnExec(fd) // fusermount3 must not keep the parent waiting
-		os.Unsetenv(readyEnv)
-		return runBackground(c, os.NewFile(uintptr(fd), "ready"))
-	}
-	if c.Foreground {
-		return run(c, func() { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
+	if parent := inherited(readyEnv); parent != nil {
+		if key := inherited(keyEnv); key != nil {
+			text, err := io.ReadAll(key)
+			if err = errors.Join(err, key.Close()); err != nil {
+				return fmt.Errorf("API key: %w", err)
+			}
+			c.APIKey, c.APIKeyFile = Secret(text), ""
+		}
+		return runBackground(c, parent)
 	}
 	if err := c.check(); err != nil {
 		return err
 	}
-	return startDaemon()
+	file := c.APIKeyFile
+	if err := c.takeKey(); err != nil {
+		return err
+	}
+	if c.Foreground {
+		return run(c, func() { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
+	}
+	if c.APIKeyFile == file {
+		return startDaemon("")
+	}
+	return startDaemon(c.APIKey)
+}
+
+// inherited opens the descriptor that an environment variable names, and removes
+// the variable. nil without the variable.
+func inherited(env string) *os.File {
+	fd, err := strconv.Atoi(os.Getenv(env))
+	if err != nil {
+		return nil
+	}
+	syscall.CloseOnExec(fd) // fusermount3 must not keep the parent waiting
+	os.Unsetenv(env)
+	return os.NewFile(uintptr(fd), env)
 }
 
 // message is what a daemon sends to its parent, once.
@@ -67,8 +94,9 @@ func runBackground(c Config, parent *os.File) error {
 	return err
 }
 
-// startDaemon is the parent's side.
-func startDaemon() error {
+// startDaemon is the parent's side. The daemon gets the key through a pipe, unless it
+// is "": then the daemon finds a key by itself.
+func startDaemon(key Secret) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -84,7 +112,23 @@ func startDaemon() error {
 	cmd.ExtraFiles = []*os.File{report}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = cmd.Start()
+	if key != "" {
+		keyOut, keyIn, err := os.Pipe()
+		if err != nil {
+			return errors.Join(err, report.Close())
+		}
+		defer keyOut.Close()
+		cmd.Env = append(cmd.Env, keyEnv+"=4")
+		cmd.ExtraFiles = append(cmd.ExtraFiles, keyOut)
+		go func() { // ends with the daemon's read, or with its end
+			_, _ = io.WriteString(keyIn, string(key)) // an error means that the daemon has ended
+			keyIn.Close()
+		}()
+	}
+	// A descriptor that the caller left open, a lock say, would last as long as the mount.
+	if err = closeOnExec(); err == nil {
+		err = cmd.Start()
+	}
 	report.Close() // so that the daemon's end is an end of file here
 	if err != nil {
 		return fmt.Errorf("start the daemon: %w", err)

@@ -101,7 +101,7 @@ func TestKey(t *testing.T) {
 	require.NoError(t, os.WriteFile(c.APIKeyFile, []byte("sk-3\n"), 0o600))
 	key, err = read()
 	require.NoError(t, err)
-	require.Equal(t, "sk-3\n", key, "the file is read when it is asked, not before")
+	require.Equal(t, "sk-3\n", key, "each call reads the file")
 
 	c.APIKeyFile = "/proc/self/exe"
 	_, err = c.key()

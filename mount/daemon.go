@@ -45,6 +45,9 @@ func run(c Config, ready func()) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
+	// A mount outlives the reader of its log. A handler that does nothing, unlike
+	// SIG_IGN, is not inherited by programs that the daemon starts.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	// What is made from here on is this user's alone, the journal among it.
 	syscall.Umask(0o077)
 
@@ -177,7 +180,7 @@ func (d *daemon) drain(signals <-chan os.Signal) {
 	case d.outcome.Left = <-left:
 	case sig := <-signals:
 		d.log.Info("draining cut short", "by", sig.String())
-		signal.Reset()
+		signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		cancel()
 		d.outcome.Left = <-left
 	}

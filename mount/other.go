@@ -33,5 +33,6 @@ func checkPoint(string) error                               { return errLinux }
 func isDead(Entry) (bool, error)                            { return false, errLinux }
 func detach(string) error                                   { return errLinux }
 func unmountNow(string) error                               { return errLinux }
+func closeOnExec() error                                    { return errLinux }
 func leaveTerminal()                                        {}
 func syncMount(string) error                                { return errLinux }

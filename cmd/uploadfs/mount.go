@@ -68,7 +68,7 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.BoolVar(&c.Names.NoHold, "no-hold", false, "hold no names, not even those of editors' temporary files")
 	f.DurationVar(&c.Names.HoldFor, "hold-for", c.Names.HoldFor, "upload a held file so long after its last close")
 	f.StringArrayVar(&c.Names.Exclude, "exclude", nil, "never upload files that match `GLOB`; repeatable")
-	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401")
+	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401, a pipe only once")
 	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
 	f.Func("log-format", "`FORMAT` of the log: text or json (default text)", func(s string) (err error) {
 		c.LogFormat, err = mount.ParseChoice(s, mount.LogFormats)

@@ -116,6 +116,9 @@ func putFailure(j *put.Job, result *uploader.Status, err error) error {
 	if errors.Is(err, context.Canceled) {
 		err = errors.New("stopped")
 	}
+	if st := j.Status(); st != nil && st.State == state.Retrying && st.Error != "" {
+		err = fmt.Errorf("%w; the last attempt: %s", err, st.Error)
+	}
 	if st := j.Status(); st != nil && st.Acked > 0 && st.State != state.Failed {
 		err = fmt.Errorf("%w; the API has %s parts, and the same command goes on from there until %s",
 			err, st.Progress(), st.ExpiresAt.Local().Format("15:04"))

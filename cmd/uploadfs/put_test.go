@@ -299,6 +299,66 @@ func TestPutGivesUp(t *testing.T) {
 	release()
 }
 
+// The line that says that put gives up also says why the API took nothing.
+func TestPutGivesUpWithTheReason(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	b.write("f", "hello")
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Stage == local.StageHead {
+			return &local.Fault{Status: 503, Message: "Closed for today."}
+		}
+		return nil
+	})
+	b.refused(1, "Closed for today.", b.put("--quiet", "--timeout", "300ms", "f")...)
+	b.refused(1, "f: nothing was acknowledged for 300ms (see --timeout); the last attempt: ", b.put("--quiet", "--timeout", "300ms", "f")...)
+
+	r := b.uploadfs(b.put("--quiet", "--timeout", "300ms", "--json", "f")...)
+	var st uploader.Status
+	require.NoError(t, json.Unmarshal([]byte(r.stdout), &st))
+	require.Contains(t, st.Error, "Closed for today.")
+}
+
+// A directory that was there keeps its mode, and what put makes in it is private.
+func TestPutLeavesAStateDirAsItIs(t *testing.T) {
+	eachUser(t, func(b *box) {
+		newAPI(b.T).use(b)
+		b.write("f", "hello")
+		mkdir := func(name string, mode os.FileMode) string {
+			require.NoError(b, os.Mkdir(b.path(name), 0o700))
+			require.NoError(b, os.Chown(b.path(name), b.user.uid, b.user.uid))
+			require.NoError(b, os.Chmod(b.path(name), mode))
+			return b.path(name)
+		}
+		modeOf := func(path string) os.FileMode {
+			fi, err := os.Stat(path)
+			require.NoError(b, err)
+			return fi.Mode() &^ os.ModeDir
+		}
+		for name, mode := range map[string]os.FileMode{"open": 0o755, "like-tmp": os.ModeSticky | 0o777} {
+			dir := mkdir(name, mode)
+			b.ok("put", "--quiet", "--state-dir", dir, "f")
+			require.Equal(b, mode, modeOf(dir))
+			inside, err := filepath.Glob(filepath.Join(dir, "*"))
+			require.NoError(b, err)
+			require.Len(b, inside, 3)
+			for _, d := range inside {
+				require.Equal(b, os.FileMode(0o700), modeOf(d), d)
+			}
+		}
+		shared := mkdir("shared", 0o775)
+		b.refused(1, "can be written to by other users", "put", "--quiet", "--state-dir", shared, "f")
+		require.Equal(b, os.FileMode(0o775), modeOf(shared))
+		planted := mkdir("planted", 0o755)
+		require.NoError(b, os.Mkdir(filepath.Join(planted, "spool"), 0o700))
+		require.NoError(b, os.Chmod(filepath.Join(planted, "spool"), 0o755))
+		require.NoError(b, os.Chown(filepath.Join(planted, "spool"), b.user.uid, b.user.uid))
+		b.refused(1, "spool is not a directory for you alone", "put", "--quiet", "--state-dir", planted, "f")
+		require.Equal(b, os.FileMode(0o755), modeOf(filepath.Join(planted, "spool")))
+	})
+}
+
 func TestPutRefuses(t *testing.T) {
 	b := self(t)
 	b.write("f", "hello")

@@ -21,45 +21,91 @@ import (
 // Dir is the state directory of put. All puts of a user share it, also at the
 // same time:
 //
-//	lock       locked while a journal is being opened
 //	sending/   one locked file per file that is being sent
 //	spool/     copies of standard input
 //	ENDPOINT/  the journal of what was sent there
 //
-// It may be used concurrently.
+// What it makes is for this user alone. It may be used concurrently.
 type Dir struct{ path string }
 
 // Names in the directory. No endpoint's directory is called so: an endpoint's
 // name holds a colon.
 const (
-	openLock   = "lock"
 	sendingDir = "sending"
 	spoolDir   = "spool"
 )
+
+// openLock is a file of a journal's directory: locked while the journal is opened.
+const openLock = "lock"
 
 const (
 	partial     = ".partial"
 	partialLife = 24 * time.Hour // then the copy that a killed put left incomplete is removed
 )
 
-// OpenDir opens the state directory at path and makes what is missing, for this
-// user alone.
+// OpenDir opens the state directory at path and makes what is missing. It changes
+// no directory that is there, and refuses one in which other users could replace
+// what put makes.
 func OpenDir(path string) (*Dir, error) {
 	path, err := filepath.Abs(path)
-	for _, sub := range []string{sendingDir, spoolDir} {
-		if err == nil {
-			err = os.MkdirAll(filepath.Join(path, sub), 0o700)
-		}
-	}
 	if err == nil {
-		err = os.Chmod(path, 0o700)
+		err = os.MkdirAll(path, 0o700)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w: give another one with --state-dir", err)
 	}
+	fi, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	if why := unsafeDir(fi.Mode(), owner(fi), os.Geteuid()); why != "" {
+		return nil, fmt.Errorf("state directory %s %s: give another one with --state-dir", path, why)
+	}
 	d := &Dir{path}
+	for _, sub := range []string{sendingDir, spoolDir} {
+		if err := d.makePrivate(sub); err != nil {
+			return nil, err
+		}
+	}
 	d.removeAbandoned()
 	return d, nil
+}
+
+// unsafeDir says why other users could replace what the user uid makes in a directory;
+// "" if they cannot. In a sticky directory each user can rename and remove only
+// what is their own.
+func unsafeDir(mode fs.FileMode, owner, uid int) string {
+	switch {
+	case owner != uid && owner != 0:
+		return fmt.Sprintf("belongs to user %d, not to you (%d)", owner, uid)
+	case mode.Perm()&0o022 != 0 && mode&fs.ModeSticky == 0:
+		return "can be written to by other users"
+	}
+	return ""
+}
+
+// owner is the user whom a file belongs to.
+func owner(fi fs.FileInfo) int {
+	if st, ok := fi.Sys().(*syscall.Stat_t); ok {
+		return int(st.Uid)
+	}
+	return os.Geteuid()
+}
+
+// makePrivate makes a directory in d, unless it is there for this user alone.
+func (d *Dir) makePrivate(name string) error {
+	path := filepath.Join(d.path, name)
+	err := os.Mkdir(path, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		var fi fs.FileInfo
+		if fi, err = os.Lstat(path); err == nil && (!fi.IsDir() || owner(fi) != os.Geteuid() || fi.Mode().Perm()&0o077 != 0) {
+			return fmt.Errorf("state directory: %s is not a directory for you alone: give another one with --state-dir", path)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("state directory: %w: give another one with --state-dir", err)
+	}
+	return nil
 }
 
 // OpenUploader opens the journal called name, which stands for one endpoint: IDs
@@ -69,12 +115,12 @@ func (d *Dir) OpenUploader(name string, o uploader.Options) (*uploader.Uploader,
 		sum := sha256.Sum256([]byte(name))
 		name = hex.EncodeToString(sum[:])
 	}
-	o.StateDir = filepath.Join(d.path, name)
-	if err := os.Mkdir(o.StateDir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("state directory: %w", err)
+	if err := d.makePrivate(name); err != nil {
+		return nil, err
 	}
+	o.StateDir = filepath.Join(d.path, name)
 	// Two processes must not make the schema at once.
-	lock, err := lockFile(filepath.Join(d.path, openLock), true)
+	lock, err := lockFile(filepath.Join(o.StateDir, openLock), true)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}

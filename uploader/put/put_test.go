@@ -188,3 +188,30 @@ func TestMeterGivesUp(t *testing.T) {
 	defer stop()
 	require.ErrorContains(t, <-gaveUp, "nothing was acknowledged for 1ms")
 }
+
+func TestUnsafeDirectories(t *testing.T) {
+	const sticky = fs.ModeSticky
+	for _, c := range []struct {
+		mode       fs.FileMode
+		owner, uid int
+		why        string
+	}{
+		{0o700, 1000, 1000, ""},
+		{0o755, 1000, 1000, ""},
+		{0o755, 0, 1000, ""},
+		{sticky | 0o777, 0, 1000, ""},
+		{sticky | 0o777, 1000, 1000, ""},
+		{0o775, 1000, 1000, "can be written to"},
+		{0o702, 0, 0, "can be written to"},
+		{0o755, 1001, 1000, "belongs to user 1001, not to you (1000)"},
+		{0o700, 1000, 0, "belongs to user 1000, not to you (0)"},
+		{sticky | 0o777, 1001, 1000, "belongs to user 1001"},
+	} {
+		why := put.Unsafe(c.mode, c.owner, c.uid)
+		if c.why == "" {
+			require.Empty(t, why, c)
+			continue
+		}
+		require.Contains(t, why, c.why, c)
+	}
+}
