@@ -99,7 +99,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	}
 	s.http, err = openai.New(openai.Config{
 		BaseURL: "http://" + addr + "/v1", Key: openai.StaticKey("test-key"), Slots: 4,
-		Stall: stall, CompleteStall: stall,
+		Stall: stall, AnswerStall: stall, SlowestRate: 1 << 30,
 	})
 	require.NoError(t, err)
 	t.Cleanup(s.http.Close)
