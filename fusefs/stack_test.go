@@ -122,7 +122,7 @@ func (s *stack) connect() {
 	var err error
 	s.http, err = openai.New(openai.Config{
 		BaseURL: base, Key: openai.StaticKey("test-key"), Slots: 4,
-		Stall: stall, CompleteStall: stall,
+		Stall: stall, AnswerStall: stall, SlowestRate: 1 << 30,
 	})
 	require.NoError(t, err)
 	t.Cleanup(s.http.Close)

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,10 +13,11 @@ import (
 
 // What a zero field of [Config] means.
 const (
-	DefaultBaseURL       = "https://api.openai.com/v1"
-	DefaultSlots         = 8
-	DefaultStall         = time.Minute
-	DefaultCompleteStall = 5 * time.Minute
+	DefaultBaseURL     = "https://api.openai.com/v1"
+	DefaultSlots       = 8
+	DefaultStall       = time.Minute
+	DefaultAnswerStall = 5 * time.Minute
+	DefaultSlowestRate = 16 << 10 // bytes per second
 )
 
 // Config says where the API is and how to talk to it. This package does not read the
@@ -40,11 +42,21 @@ type Config struct {
 	// connections for parts; further parts wait for one of them.
 	Slots int
 
-	// Stall is how long a call may go without any progress before it counts
-	// as a broken connection; CompleteStall is the same for Complete, where the
-	// service puts the File together before it answers. A call that
-	// progresses may take any time.
-	Stall, CompleteStall time.Duration
+	// Stall is how long a call may go without progress before it counts as a
+	// broken connection. Progress is a byte of the request that the TCP peer has
+	// acknowledged, or a byte of the answer. A call that progresses may take any
+	// time.
+	Stall time.Duration
+
+	// AnswerStall is how long the answer may take after the peer has acknowledged
+	// the whole request. For a part it is at least twice the time that the part
+	// takes at SlowestRate bytes per second: the peer may be a proxy that passes
+	// it on more slowly. It is doubled at each retry after such a timeout.
+	AnswerStall time.Duration
+	SlowestRate int64
+
+	// Dial opens the TCP connections, unless nil. It may be called concurrently.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// InsecureHTTP allows the key to be sent over plain http to another
 	// machine.
@@ -66,8 +78,11 @@ func (c Config) withDefaults() Config {
 	if c.Stall <= 0 {
 		c.Stall = DefaultStall
 	}
-	if c.CompleteStall <= 0 {
-		c.CompleteStall = DefaultCompleteStall
+	if c.AnswerStall <= 0 {
+		c.AnswerStall = DefaultAnswerStall
+	}
+	if c.SlowestRate <= 0 {
+		c.SlowestRate = DefaultSlowestRate
 	}
 	return c
 }
