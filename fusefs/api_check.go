@@ -4,7 +4,7 @@ package fusefs
 
 import "github.com/hanwen/go-fuse/v2/fs"
 
-// What a node answers.
+// The requests that a node answers.
 var (
 	_ fs.NodeStatfser       = (*node)(nil)
 	_ fs.NodeGetattrer      = (*node)(nil)
@@ -30,7 +30,7 @@ var (
 	_ fs.NodeCopyFileRanger = (*node)(nil)
 )
 
-// What an open file answers.
+// The requests that an open file answers.
 var (
 	_ fs.FileReader    = (*handle)(nil)
 	_ fs.FileWriter    = (*handle)(nil)
@@ -41,7 +41,7 @@ var (
 	_ fs.FileReleaser  = (*handle)(nil)
 )
 
-// What an open directory answers.
+// The requests that an open directory answers.
 var (
 	_ fs.FileReaddirenter = (*dirHandle)(nil)
 	_ fs.FileLookuper     = (*dirHandle)(nil)
@@ -53,8 +53,8 @@ var (
 // Not answered, on purpose:
 //
 //   - Access: the kernel checks permissions itself (default_permissions).
-//   - Getlk, Setlk, Setlkw: the kernel keeps the locks, nobody else has the files.
-//   - Ioctl: a daemon that runs as root would do for everybody what the backing
-//     filesystem does for root only, and some change content unseen.
+//   - Getlk, Setlk, Setlkw: the kernel keeps the locks; no other host has the files.
+//   - Ioctl: a daemon that runs as root would do for every user what the backing
+//     filesystem does for root only, and some ioctls change content unseen.
 //   - Fsync on a node: every FSYNC comes with a handle.
 //   - Writev: the kernel's device gives the data of a WRITE in one piece.

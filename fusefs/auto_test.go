@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lastUpload checks the sizes of the newest Upload's parts, and that none was sent
-// for nothing, and returns them in file order.
+// lastUpload returns the sizes of the newest Upload's parts in file order. It checks
+// their bounds, and that each part was sent once.
 func (s *stack) lastUpload() (parts []int64) {
 	s.t.Helper()
 	all := s.API.Uploads()
@@ -26,7 +26,7 @@ func (s *stack) lastUpload() (parts []int64) {
 	return parts
 }
 
-// TestAutoPartSize has four connections, and parts that give each the same to do.
+// TestAutoPartSize: parts are of a size that keeps all four connections busy.
 func TestAutoPartSize(t *testing.T) {
 	s := newStack(t, stackOptions{Part: -1})
 	s.run(`printf x > one; head -c 9000000 /dev/urandom > nine`)
@@ -39,12 +39,12 @@ func TestAutoPartSize(t *testing.T) {
 	p := s.copyInTwo(src, "f", 130)
 	// Two whole chunks of 64 MiB are full; two parts of 50 MiB lie in them.
 	require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/4" }, 20*time.Second, time.Millisecond)
-	p.say("go on")
+	p.send("go on")
 	require.NoError(t, p.wait())
 	s.completed("f", want)
 	parts := s.lastUpload()
 	require.Equal(t, []int64{size / 4, size / 4}, parts[:2])
-	// What is left at the close is divided again; in write-back little may be.
+	// The rest is divided again at the close; in write-back it may be small.
 	require.GreaterOrEqual(t, len(parts), 4)
 
 	s.run(`printf CHANGED | dd of=f bs=1M seek=60 conv=notrunc status=none`)

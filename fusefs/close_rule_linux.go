@@ -11,30 +11,30 @@ import (
 	"uploadfs/fusefs/procfs"
 )
 
-// verdict is what a FLUSH means: one of the rules of judge.
-type verdict int
+// closeAction is what a FLUSH leads to.
+type closeAction int
 
 const (
-	verdictNothing     verdict = iota // nothing has changed: answer what stands
-	verdictInterrupted                // the writer is being killed: half a file
-	verdictLater                      // the writer fails: commit, but do not keep it waiting
-	verdictFull                       // more is to come: send what is full
-	verdictCommit                     // the content is whole: commit and wait
+	reportError     closeAction = iota // nothing has changed: answer what stands
+	markInterrupted                    // the writer is being killed: half a file
+	commitLater                        // the writer fails: commit, but do not keep it waiting
+	sendFull                           // more is to come: send what is full
+	commitAndWait                      // the content is whole: commit and wait
 )
 
-// rules decide what a FLUSH means, by what /proc tells of the caller. FLUSH comes
-// at every close of every duplicate of a descriptor, often before the first byte
-// and often long before the last; RELEASE comes once, but nobody hears its answer.
-// So the truth about a close has to be told at a FLUSH, and at the right one.
-type rules struct {
+// callers observes the programs behind requests through /proc. FLUSH arrives at every
+// close of every duplicate of a descriptor, often before the first byte and often
+// long before the last. RELEASE arrives once, but no program learns its answer. So
+// close must report the result of the upload at a FLUSH, and at the right one.
+type callers struct {
 	mu     sync.Mutex
 	device string // of our mount, "major:minor"; "" until mounted
 }
 
-func newRules() *rules { return &rules{} }
+func newCallers() *callers { return &callers{} }
 
 // mounted learns the mount's device from the mount point it has just got.
-func (r *rules) mounted(mountPoint string) error {
+func (r *callers) mounted(mountPoint string) error {
 	mounts, err := procfs.Mounts()
 	device := ""
 	for _, m := range mounts {
@@ -51,7 +51,7 @@ func (r *rules) mounted(mountPoint string) error {
 	return err
 }
 
-func (r *rules) ours() string {
+func (r *callers) mountDevice() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.device
@@ -59,7 +59,7 @@ func (r *rules) ours() string {
 
 // opener names the process behind the request that opens a handle; zero if it
 // cannot be told.
-func (r *rules) opener(pid uint32) procfs.Process {
+func (r *callers) opener(pid uint32) procfs.Process {
 	p, err := procfs.ProcessOf(int(pid))
 	if err != nil {
 		return procfs.Process{}
@@ -68,46 +68,46 @@ func (r *rules) opener(pid uint32) procfs.Process {
 }
 
 // judge decides what a FLUSH of the writable handle h by the thread pid means.
-func (r *rules) judge(pid uint32, h *handle) verdict {
+func (r *callers) decideClose(pid uint32, h *handle) closeAction {
 	if !h.writer.Dirty() {
-		return verdictNothing
+		return reportError
 	}
 	status, err := procfs.ReadStatus(int(pid))
 	if err != nil {
-		return verdictCommit // pid 0, another PID namespace: nothing can be told
+		return commitAndWait // pid 0, another PID namespace: nothing can be told
 	}
 	if status.InExec {
-		// Closed by execve(2), which cannot pass on an error. Until it ends,
-		// whoever reads the process's stat waits, ps(1) as well as we, so it
-		// must not wait for anything. If this is the last close, RELEASE commits.
-		return verdictFull
+		// Closed by execve(2), which returns no error. Until it ends, a reader
+		// of the process's stat file waits, ps(1) as well as this daemon. So
+		// it must not wait. If this is the last close, RELEASE commits.
+		return sendFull
 	}
 	task, err := procfs.ReadThreadStat(status.PID, int(pid))
 	if err != nil {
-		return verdictCommit
+		return commitAndWait
 	}
 	exiting := task.Exiting()
 	if exiting && task.ExitCode&0x7f != 0 {
-		return verdictInterrupted
+		return markInterrupted
 	}
 	if status.KillPending() {
-		return verdictInterrupted
+		return markInterrupted
 	}
 	if by := h.opener; by.PID != 0 && by.PID != status.PID && by.Alive() {
-		return verdictFull // however the caller ends: the opener goes on
+		return sendFull // however the caller ends: the opener goes on
 	}
 	if exiting && task.ExitCode != 0 {
-		return verdictLater
+		return commitLater
 	}
 	if r.holdsWritable(status.PID, h.ino) {
-		return verdictFull
+		return sendFull
 	}
-	return verdictCommit
+	return commitAndWait
 }
 
 // holdsWritable reports whether the process can still write to our file ino
 // through a descriptor it has; the one being closed is gone from its table.
-func (r *rules) holdsWritable(pid int, ino uint64) bool {
+func (r *callers) holdsWritable(pid int, ino uint64) bool {
 	all, err := procfs.Descriptors(pid)
 	if err != nil {
 		return false
@@ -122,28 +122,28 @@ func (r *rules) holdsWritable(pid int, ino uint64) bool {
 				return true
 			}
 		}
-		// A mount that has been detached is in no list. The number fits,
-		// and a commit too late is better than one of half a file.
-		if device, listed := devices[d.MountID]; !listed || device == r.ours() {
+		// A detached mount is in no list. The inode number fits, and a
+		// late commit is better than a commit of half a file.
+		if device, listed := devices[d.MountID]; !listed || device == r.mountDevice() {
 			return true
 		}
 	}
 	return false
 }
 
-// signalPoll is how often a caller whose request was interrupted is looked at.
+// signalPoll is the interval at which the signals of a caller are read whose
+// request was interrupted.
 const signalPoll = 100 * time.Millisecond
 
-// errSignal ends the waiting of a caller that somebody wants to end.
+// errSignal ends the waiting of a caller that a signal is to end.
 var errSignal = errors.New("interrupted by a signal")
 
 // waitContext bounds how long the caller of a request waits for a commit. The
 // kernel interrupts a request at any signal that the caller handles, and only
-// once, so ctx says little: Go's own SIGURG interrupts, as do SIGSTOP and
-// SIGCONT. So once it has ended, the caller is looked at: one that has a signal
-// pending by which programs are ended, or that is gone, is let go with EINTR.
-// The upload goes on in any case.
-func (r *rules) waitContext(ctx context.Context, pid uint32) (context.Context, context.CancelFunc) {
+// once: Go's own SIGURG interrupts, as do SIGSTOP and SIGCONT. So after ctx ends,
+// the caller's signals are polled. EINTR answers a caller that is gone, or that has
+// a signal pending by which programs are ended. The upload goes on in any case.
+func (r *callers) waitContext(ctx context.Context, pid uint32) (context.Context, context.CancelFunc) {
 	wait, cancel := context.WithCancelCause(context.Background())
 	stopped := make(chan struct{})
 	watch := func() {

@@ -41,8 +41,7 @@ func TestCopyIsOneUploadOfWholeParts(t *testing.T) {
 	}
 }
 
-// TestCopyLeavesEarly holds the writer in the middle of its copy until the API
-// has a part.
+// TestCopyLeavesEarly: the API has parts while the writer is still copying.
 func TestCopyLeavesEarly(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	src, want := source(t, 40*mib)
@@ -54,15 +53,15 @@ func TestCopyLeavesEarly(t *testing.T) {
 	require.NotEmpty(t, s.attr("f.bin", "upload_id"))
 	require.Equal(t, fmt.Sprint(24*mib), s.attr("f.bin", "bytes_sent"))
 	require.Empty(t, s.attr("f.bin", "file_id"))
-	p.say("go on")
+	p.send("go on")
 	require.NoError(t, p.wait())
 	s.completed("f.bin", want)
 	require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
 	require.Equal(t, int64(5), s.API.Stats().PartsStored)
 }
 
-// copyInTwo starts a program that copies src, and holds it when it has copied the
-// first so many MiB, until it is told to go on.
+// copyInTwo starts a program that copies src. It pauses after the first MiB of that
+// number, until a line arrives on its input.
 func (s *stack) copyInTwo(src, name string, first int) *process {
 	p := s.start(`
 import os, sys
@@ -101,7 +100,7 @@ os.close(dst)
 `)
 			p.expect("written")
 			require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "2/3" }, 20*time.Second, time.Millisecond)
-			p.say("go on")
+			p.send("go on")
 			require.NoError(t, p.wait())
 			s.completed("f.bin", s.read("f.bin"))
 			require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
@@ -110,8 +109,8 @@ os.close(dst)
 	}
 }
 
-// TestWrongGuess writes less, more and something else than was guessed.
-func TestWrongGuess(t *testing.T) {
+// TestWrongPrediction writes less, more and other bytes than were predicted.
+func TestWrongPrediction(t *testing.T) {
 	src, want := source(t, 40*mib)
 	for name, c := range map[string]struct {
 		script string
@@ -175,8 +174,8 @@ func TestShellDescriptorIsOneUpload(t *testing.T) {
 
 func TestChildOutlivesItsParent(t *testing.T) {
 	s := newStack(t, stackOptions{})
-	// The child writes when its parent has been waited for: reading from the
-	// FIFO ends when the writer opens it afterwards.
+	// The child writes after its parent has ended: its read from the FIFO ends
+	// when the shell writes to it.
 	s.run(`mkfifo go; bash -c '{ read line < go; echo child; } > f & exec >&-'; echo > go
 		while [ "$(getfattr --only-values -n user.uploadfs.state f)" != completed ]; do :; done`)
 	s.completed("f", []byte("child\n"))
@@ -238,7 +237,7 @@ sys.stdin.readline()
 	for _, a := range []string{"file_id", "md5", "upload_id", "part_ids", "progress", "bytes_sent", "part.0"} {
 		require.Empty(t, s.attr("f", a), a)
 	}
-	p.say("exit")
+	p.send("exit")
 	require.NoError(t, p.wait())
 	s.completed("f", []byte("x\nmore"))
 }
@@ -280,7 +279,7 @@ func TestRetrySendsAnInterruptedFileAsItIs(t *testing.T) {
 	require.Error(t, s.Up.Retry("f"), "nothing to retry")
 }
 
-// TestSignalWhileCloseWaits holds the API back, so that close waits.
+// TestSignalWhileCloseWaits blocks the API, so that close waits.
 func TestSignalWhileCloseWaits(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -289,7 +288,7 @@ func TestSignalWhileCloseWaits(t *testing.T) {
 	}{{"INT", syscall.SIGINT, true}, {"KILL", syscall.SIGKILL, true}, {"TERM", syscall.SIGTERM, true}, {"USR1 with a handler", syscall.SIGUSR1, false}} {
 		t.Run(c.name, func(t *testing.T) {
 			s := newStack(t, stackOptions{})
-			gate, open := hold(s.API, local.OpComplete)
+			gate, open := blockCalls(s.API, local.OpComplete)
 			p := s.start(`
 import os, sys, signal
 signal.signal(signal.SIGUSR1, lambda *a: None)
@@ -306,8 +305,8 @@ print("closed", flush=True)
 				require.Equal(t, "uploading", s.attr("f", "state"), "the upload goes on")
 				open()
 			} else {
-				// A first signal interrupts the request; the process
-				// has to be looked at again before it may go on.
+				// The first signal interrupts the request. Only by the
+				// process's signals the daemon knows that it goes on.
 				require.NoError(t, p.cmd.Process.Signal(c.sig))
 				open()
 				p.expect("closed")
@@ -360,7 +359,7 @@ func TestRefusalIsTheErrorOfClose(t *testing.T) {
 
 func TestCloseTimeout(t *testing.T) {
 	s := newStack(t, stackOptions{Timeout: 50 * time.Millisecond})
-	_, open := hold(s.API, local.OpCreate)
+	_, open := blockCalls(s.API, local.OpCreate)
 	out, err := s.sh(`python3 -c '
 import os
 f = os.open("f", os.O_WRONLY|os.O_CREAT)
@@ -376,14 +375,14 @@ os.close(f)'`)
 
 func TestCloseInTheBackground(t *testing.T) {
 	s := newStack(t, stackOptions{Background: true})
-	_, open := hold(s.API, local.OpCreate)
+	_, open := blockCalls(s.API, local.OpCreate)
 	s.run(`echo x > f`)
 	require.Equal(t, "uploading", s.attr("f", "state"))
 	open()
 	s.eventually("f", "completed")
 }
 
-// pending is how many Uploads could still take parts.
+// pending counts the Uploads that could still take parts.
 func (s *stack) pending() (n int) {
 	for _, u := range s.API.Uploads() {
 		if u.Status == "pending" {
@@ -393,19 +392,19 @@ func (s *stack) pending() (n int) {
 	return n
 }
 
-// read is what the file holds in the mount.
+// read returns what the file holds in the mount.
 func (s *stack) read(name string) []byte {
 	s.t.Helper()
-	// By another process: a descriptor on the mount in the process that
-	// serves it would be closed by nobody if that died.
+	// By another process: a server that dies with a descriptor on its own
+	// mount would wait for itself.
 	b, err := exec.Command("cat", s.path(name)).Output()
 	require.NoError(s.t, err)
 	return b
 }
 
-// hold makes every request of an operation wait. reached gets one value for each;
-// open lets them, and all later ones, through.
-func hold(api *local.Server, op local.Op) (reached <-chan struct{}, open func()) {
+// blockCalls makes every call of an operation wait. reached gets one value for each;
+// open lets these calls and all later ones go on.
+func blockCalls(api *local.Server, op local.Op) (reached <-chan struct{}, open func()) {
 	held, gate := make(chan struct{}, 100), make(chan struct{})
 	api.SetIntercept(func(p local.Point) *local.Fault {
 		if p.Op == op && p.Stage == local.StageHead {
@@ -420,7 +419,7 @@ func hold(api *local.Server, op local.Op) (reached <-chan struct{}, open func())
 	return held, func() { close(gate) }
 }
 
-// process is a Python program in the mount that talks over its pipes.
+// process is a Python program in the mount, with pipes for its input and output.
 type process struct {
 	t   testing.TB
 	cmd *exec.Cmd
@@ -464,7 +463,7 @@ func (p *process) expect(line string) {
 	require.Equal(p.t, line, strings.TrimSpace(string(got)))
 }
 
-func (p *process) say(line string) {
+func (p *process) send(line string) {
 	p.t.Helper()
 	_, err := fmt.Fprintln(p.in, line)
 	require.NoError(p.t, err)

@@ -49,8 +49,7 @@ func TestPosixWriteOnlyOpenOfPartOfAPage(t *testing.T) {
 	require.Equal(t, strings.Repeat("x", 5000)+"yyy"+strings.Repeat("x", 4997), read(t, join(m.tree, "f")))
 }
 
-// dropCaches makes the kernel forget the pages of the mount: a new open would
-// keep them.
+// dropCaches drops the kernel's pages of the mount, which a new open would keep.
 func dropCaches(t *testing.T, m *testMount) {
 	t.Helper()
 	f, err := os.Open(join(m.dir, "f"))
@@ -103,7 +102,7 @@ func TestPosixNothingGrowsBeyondTheLargestUpload(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EFBIG)
 
 	if m.do(t, "path") == string(fusefs.Passthrough) {
-		return // the daemon does not see writes; close says it
+		return // the daemon sees no writes; close fails instead
 	}
 	_, err = f.WriteAt([]byte("y"), api.MaxUpload) // into the kernel's cache
 	require.NoError(t, err)
@@ -168,7 +167,7 @@ func TestPosixSeekDataAndHole(t *testing.T) {
 	require.NoError(t, f.Truncate(4*mib))
 	_, err = f.WriteAt(bytes.Repeat([]byte("d"), mib), 2*mib)
 	require.NoError(t, err)
-	// Not synced: what is only in the kernel's cache must not look like a hole.
+	// Not synced: bytes that only the kernel's cache has must not look like a hole.
 	data, err := unix.Seek(int(f.Fd()), 2*mib, unix.SEEK_DATA)
 	require.NoError(t, err)
 	require.EqualValues(t, 2*mib, data)
@@ -254,8 +253,8 @@ func TestPosixSharedMappingOutlivesItsDescriptor(t *testing.T) {
 	require.Equal(t, "first"+strings.Repeat("-", 5000-5)+"second"+strings.Repeat("-", 8192-5006), read(t, join(m.tree, "f")))
 }
 
-// storeAcrossClose stores to a file through a mapping of size bytes before and
-// after it closes it, and returns the mapping.
+// storeAcrossClose stores to a file through a mapping of size bytes, before and
+// after it closes the file. It returns the mapping.
 func storeAcrossClose(name string, size int) ([]byte, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {

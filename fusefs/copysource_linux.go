@@ -20,29 +20,29 @@ const (
 	copyDeadline = 2 * time.Second // for looking at a file that may be on a dead network filesystem
 )
 
-// copySource guesses the size of a file that somebody copies into the mount: the
-// size of the file it copies from. cp, dd, cat, mv, pv, install, curl file: and
-// shutil.copyfile hold exactly one regular file open for reading, read it from
-// the start and write the same bytes to the same offsets. What holds an input
-// open and writes something else (gzip, tar) is found out by comparing samples.
+// copySource predicts the size of a file that is copied into the mount: the size of
+// the file that it is copied from. cp, dd, cat, mv, pv, install, curl file: and
+// shutil.copyfile have exactly one regular file open for reading. They read it from
+// the start and write the same bytes to the same offsets. Programs that have an
+// input open and write something else (gzip, tar) are recognised by samples.
 type copySource struct {
-	rules *rules
-	by    procfs.Process
-	ino   uint64 // of the file being written
+	callers *callers
+	by      procfs.Process
+	ino     uint64 // of the file being written
 }
 
-// copySource returns the guess for a file that by has opened for writing, nil if
-// the opener is not known.
-func (r *rules) copySource(by procfs.Process, ino uint64) uploader.SizeOracle {
+// copySource predicts the size of a file that by has opened for writing; nil if the
+// opener is not known.
+func (r *callers) copySource(by procfs.Process, ino uint64) uploader.SizeOracle {
 	if by.PID == 0 {
 		return nil
 	}
 	return &copySource{r, by, ino}
 }
 
-// Size implements [uploader.SizeOracle]. It looks at the opener's descriptors
-// through /proc, which touches no file, then at the source beside the request:
-// that can wait for ever on a dead network filesystem, and is then given up.
+// Size implements [uploader.SizeOracle]. It reads the opener's descriptors through
+// /proc, which touches no file. Then it reads the source in a goroutine of its own:
+// that can wait for ever on a dead network filesystem, and is given up in time.
 func (c *copySource) Size(ctx context.Context, file io.ReaderAt, off, n, written int64) (int64, bool) {
 	ctx, cancel := context.WithTimeout(ctx, copyDeadline)
 	defer cancel()
@@ -67,9 +67,9 @@ func (c *copySource) Size(ctx context.Context, file io.ReaderAt, off, n, written
 	}
 }
 
-// source finds the one file that the opener reads from, and how far it has
-// written: by the position of its own descriptor on our file where that moves,
-// since in write-back the daemon has seen less than was written.
+// source finds the one file that the opener reads from, and how far the opener has
+// written. In write-back the daemon has seen less than was written, so the position
+// of the opener's own descriptor counts where it is further on.
 func (c *copySource) source(written int64) (name string, at int64, ok bool) {
 	all, err := procfs.Descriptors(c.by.PID)
 	if err != nil {
@@ -83,12 +83,12 @@ func (c *copySource) source(written int64) (name string, at int64, ok bool) {
 	output := -1
 	var inputs []procfs.Descriptor
 	for _, d := range all {
-		ours := devices[d.MountID] == c.rules.ours()
+		ours := devices[d.MountID] == c.callers.mountDevice()
 		if ours && d.Ino == c.ino && d.Writable() {
 			at, output = max(at, d.Pos), d.FD
 		}
-		// What is not in the list of mounts is a pipe, a socket or the
-		// like; what is on our own mount must not be touched from here.
+		// A descriptor whose mount is not listed is a pipe, a socket or
+		// the like. The daemon must not touch files of its own mount.
 		if _, listed := devices[d.MountID]; listed && !ours && !d.Writable() && !isDevice(c.by.PID, d.FD) {
 			inputs = append(inputs, d)
 		}
@@ -96,8 +96,8 @@ func (c *copySource) source(written int64) (name string, at int64, ok bool) {
 	if len(inputs) != 1 {
 		return "", 0, false
 	}
-	// The copier goes on meanwhile, so the input is looked at again between
-	// two looks at the output. With sendfile and an offset it stays at 0.
+	// The copier goes on meanwhile, so the input's position is read between
+	// two readings of the output's. With sendfile and an offset it stays at 0.
 	in, err := procfs.ReadDescriptor(c.by.PID, inputs[0].FD)
 	if err != nil {
 		return "", 0, false
@@ -114,8 +114,8 @@ func (c *copySource) source(written int64) (name string, at int64, ok bool) {
 	return procfs.DescriptorPath(c.by.PID, in.FD), at, true
 }
 
-// isDevice reports whether a descriptor is on something below /dev or /proc, such
-// as a terminal or /dev/null, by its name alone.
+// isDevice reports whether a descriptor was opened by a name below /dev or /proc,
+// such as a terminal or /dev/null.
 func isDevice(pid, fd int) bool {
 	name, err := procfs.DescriptorTarget(pid, fd)
 	return err == nil && (strings.HasPrefix(name, "/dev/") || strings.HasPrefix(name, "/proc/"))
@@ -128,7 +128,7 @@ func sameSamples(source string, file io.ReaderAt, off, n int64) (int64, bool) {
 	if err := syscall.Stat(source, &st); err != nil || st.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return 0, false
 	}
-	// O_NONBLOCK and not O_NOATIME: a look must neither wait nor need rights.
+	// O_NONBLOCK, so that the open cannot wait; no O_NOATIME, which needs rights.
 	fd, err := syscall.Open(source, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return 0, false

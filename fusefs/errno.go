@@ -10,8 +10,8 @@ import (
 	"uploadfs/uploader/api"
 )
 
-// errnos is what programs see of an error of the uploader's; what is not in the
-// table is EIO. The whole message is in the log and in the attribute `error`.
+// errnos is what a program sees of an uploader's error; EIO stands for every kind
+// that is not in the table. The log and the attribute `error` have the message.
 var errnos = map[api.Kind]syscall.Errno{
 	api.Denied:   syscall.EACCES,
 	api.Quota:    syscall.EDQUOT,
@@ -19,9 +19,9 @@ var errnos = map[api.Kind]syscall.Errno{
 	api.Refused:  syscall.EINVAL,
 }
 
-// errnoOf is the one door through which errors become errnos. Errors of the
-// backing filesystem (ENOSPC, EDQUOT, EFBIG, …) pass as they are, also from
-// inside the uploader's.
+// errnoOf is the only function that turns errors into errnos. Errors of the backing
+// filesystem (ENOSPC, EDQUOT, EFBIG, …) stay as they are, also inside an
+// uploader's error.
 func errnoOf(err error) syscall.Errno {
 	if err == nil {
 		return 0

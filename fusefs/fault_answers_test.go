@@ -15,7 +15,7 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// place is where a request fails.
+// place is the point at which a request fails.
 type place struct {
 	name  string
 	op    local.Op
@@ -23,7 +23,7 @@ type place struct {
 	after int64 // bytes of the body
 }
 
-// partSize is that of these tests: what fails does not depend on it.
+// partSize is small: no failure depends on it.
 const partSize = mib
 
 var places = []place{
@@ -38,7 +38,7 @@ var places = []place{
 	{"with the reply lost after the File exists", local.OpComplete, local.StageDone, 0},
 }
 
-// outage makes every request fail that comes to a place, until it is over.
+// outage makes every request fail that reaches a place, until it is over.
 type outage struct {
 	place
 	kind func(local.Point) *local.Fault
@@ -54,7 +54,7 @@ func (o *outage) intercept(p local.Point) *local.Fault {
 	}
 	switch {
 	case p.Op == local.OpFileList && p.Stage == local.StageHead:
-		// The look for a File whose Complete was not answered comes later.
+		// The search for a File whose Complete was not answered comes later.
 		select {
 		case <-o.over:
 		case <-p.Request.Context().Done():
@@ -69,7 +69,7 @@ func (o *outage) intercept(p local.Point) *local.Fault {
 
 const proxyPage = "<html><head><title>Bad Gateway</title></head><body>the proxy's words</body></html>"
 
-// kinds are the ways to fail, and what the reason says of each.
+// kinds are the ways to fail, and what the attribute `error` says of each.
 var kinds = []struct {
 	name   string
 	fault  func(local.Point) *local.Fault
@@ -88,9 +88,8 @@ func answer(f local.Fault) func(local.Point) *local.Fault {
 	return func(local.Point) *local.Fault { return &f }
 }
 
-// through copies a file into the mount while requests fail. When the file is seen
-// to be retried, for the reason given, the outage ends; the copy has succeeded
-// then, and there is one File of it.
+// through copies a file into the mount while requests fail. The outage ends when the
+// file is retried for the reason given. Then the copy must succeed with one File.
 func (s *stack) through(t *testing.T, name, src string, content []byte, o *outage, reason string) {
 	t.Helper()
 	o.over = make(chan struct{})
@@ -105,7 +104,7 @@ func (s *stack) through(t *testing.T, name, src string, content []byte, o *outag
 	s.one(t, name, content)
 }
 
-// copy copies a file into the mount, beside whatever happens meanwhile.
+// copy copies a file into the mount in the background.
 func (s *stack) copy(src, name string) <-chan error {
 	copied := make(chan error, 1)
 	go func() {
@@ -118,8 +117,8 @@ func (s *stack) copy(src, name string) <-chan error {
 	return copied
 }
 
-// retrying waits until status names the file as one that is being retried, with
-// the reason and the time of the next attempt.
+// retrying waits until status shows the file as retrying, with the reason and the
+// time of the next attempt.
 func (s *stack) retrying(t *testing.T, name, reason string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -135,8 +134,8 @@ func (s *stack) retrying(t *testing.T, name, reason string) {
 	}, 30*time.Second, 500*time.Microsecond, "%s should be retried because of %q", name, reason)
 }
 
-// one checks that there is exactly one File of this name, with these bytes, and
-// that it is the file's.
+// one checks that exactly one File has this name, that it has these bytes, and that
+// the file's file_id names it.
 func (s *stack) one(t *testing.T, name string, content []byte) {
 	t.Helper()
 	s.completed(name, content)
@@ -149,7 +148,7 @@ func (s *stack) one(t *testing.T, name string, content []byte) {
 	require.Equal(t, []string{s.attr(name, "file_id")}, ids, "one File for one content")
 }
 
-// TestOutageAtEachPlace fails each call in each way wherever it can fail.
+// TestOutageAtEachPlace fails each call in each way at each place.
 func TestOutageAtEachPlace(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize})
 	src, content := source(t, partSize+partSize/8)
@@ -162,14 +161,14 @@ func TestOutageAtEachPlace(t *testing.T) {
 	}
 }
 
-// TestRetryAfter is told to come back in a second. The wait is long enough to be
-// seen, so one such answer is enough.
+// TestRetryAfter: answers with Retry-After of a second. The test sees the wait, so one
+// such answer is enough.
 func TestRetryAfter(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		if p.stage == local.StageDone || p.stage == local.StageReceived {
-			continue // who is told to come back has been refused before
+			continue // Retry-After comes with a refusal
 		}
 		t.Run(p.name, func(t *testing.T) {
 			var told atomic.Bool
@@ -185,7 +184,7 @@ func TestRetryAfter(t *testing.T) {
 	}
 }
 
-// TestStall has the API take a request and say nothing more.
+// TestStall: the API takes a request and then falls silent.
 func TestStall(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize, Stall: 250 * time.Millisecond})
 	src, content := source(t, partSize+partSize/8)
@@ -193,7 +192,7 @@ func TestStall(t *testing.T) {
 		t.Run(p.name, func(t *testing.T) {
 			o := &outage{place: p}
 			o.kind = func(local.Point) *local.Fault {
-				<-o.over // nobody tells a server that is not reading of a client that has gone
+				<-o.over // a server that does not read does not learn that its client has gone
 				return &local.Fault{Reset: true}
 			}
 			s.through(t, "stall "+p.name, src, content, o, "no progress for")
@@ -201,7 +200,7 @@ func TestStall(t *testing.T) {
 	}
 }
 
-// TestSlow has a line and a service that are slow, and nothing else.
+// TestSlow: line and service are slow, and nothing fails.
 func TestSlow(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize})
 	src, content := source(t, partSize+partSize/8)
@@ -211,7 +210,7 @@ func TestSlow(t *testing.T) {
 	require.Equal(t, int64(2), s.API.Stats().PartsStored, "slow is no reason to send anything twice")
 }
 
-// TestTruncatedAnswer cuts answers in half, after everything was done.
+// TestTruncatedAnswer cuts answers in half, after the call was carried out.
 func TestTruncatedAnswer(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize, Wrap: cutting})
 	src, content := source(t, partSize+partSize/8)
@@ -231,7 +230,7 @@ func TestTruncatedAnswer(t *testing.T) {
 // cutKey is the context key of a request's cutWriter.
 type cutKey struct{}
 
-// cutWriter sends half of an answer, if it was told to, and breaks the connection.
+// cutWriter sends half of an answer and breaks the connection, once it is armed.
 type cutWriter struct {
 	http.ResponseWriter
 	cut atomic.Bool
@@ -248,7 +247,7 @@ func (w *cutWriter) Write(b []byte) (int, error) {
 	panic(http.ErrAbortHandler)
 }
 
-// cutting gives every request's answer a cutWriter, found by its context.
+// cutting wraps every answer in a cutWriter, which the request's context holds.
 func cutting(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cw := &cutWriter{ResponseWriter: w}

@@ -32,7 +32,7 @@ func newFullDisk(t *testing.T, path fusefs.WritePath) (s *stack, ok bool) {
 	return newStack(t, stackOptions{Part: partSize, State: dir, Path: path, Stall: time.Minute}), true
 }
 
-// fill leaves no byte of the disk, until empty is called.
+// fill uses up the disk, until empty is called.
 func (s *stack) fill() (empty func()) {
 	s.t.Helper()
 	name := filepath.Join(s.State, "filler")
@@ -50,9 +50,9 @@ func (s *stack) fill() (empty func()) {
 	return func() { require.NoError(s.t, os.Remove(name)) }
 }
 
-// TestFullDisk fills the disk by a copy that is too large for it. In write-back
-// the daemon sees the write fail; in passthrough only the program does, and the
-// daemon that the disk is full.
+// TestFullDisk fills the disk by a copy that is too large for it. In write-back the
+// daemon sees the write fail. In passthrough only the program does, and the daemon
+// sees that the disk is full.
 func TestFullDisk(t *testing.T) {
 	for path, c := range map[fusefs.WritePath]struct{ state, reason string }{
 		fusefs.Writeback:   {"failed", "no space left on device"},
@@ -66,7 +66,7 @@ func TestFullDisk(t *testing.T) {
 			small, content := source(t, 2*partSize)
 			large, _ := source(t, 2*diskSize)
 			s.run(`cp "$1" before`, small)
-			held, open := hold(s.API, local.OpComplete)
+			held, open := blockCalls(s.API, local.OpComplete)
 			pending := s.copy(small, "pending")
 			<-held
 
@@ -82,7 +82,7 @@ func TestFullDisk(t *testing.T) {
 			require.NoError(t, <-pending, "uploads that are under way need no disk")
 			s.one(t, "pending", content)
 
-			// The journal may have had no space to remember either of them.
+			// The journal may have had no space for either of them.
 			s.unmount()
 			s.mount()
 			require.Contains(t, []string{"failed", "interrupted"}, s.attr("large", "state"))
@@ -96,9 +96,9 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestFailedWriteIsNotForgotten has a WRITE fail of which the program has
-// already been told that it succeeded, and then space for all that follows. The
-// hole that is left is not published, however clean the close looks.
+// TestFailedWriteIsNotForgotten: a WRITE fails after the program's write succeeded,
+// and later WRITEs find space. The hole is not published, however clean the close
+// looks.
 func TestFailedWriteIsNotForgotten(t *testing.T) {
 	s, ok := newFullDisk(t, fusefs.Writeback)
 	if !ok {
@@ -131,21 +131,21 @@ os.close(f)
 `)
 	w.expect("open")
 	empty := s.fill()
-	w.say("write")
+	w.send("write")
 	w.expect("No space left on device")
 	empty()
-	w.say("write the rest")
+	w.send("write the rest")
 	w.expect("No space left on device")
 	require.Equal(t, "failed", s.attr("f", "state"))
 	require.Len(t, s.API.Files(), 1, "half a file is not published")
 	require.NotEqual(t, earlier, s.attr("f", "file_id"))
 
-	w.say("write what is missing")
+	w.send("write what is missing")
 	require.NoError(t, w.wait())
 	s.completed("f", append(bytes.Repeat([]byte("C"), mib), bytes.Repeat([]byte("B"), mib)...))
 }
 
-// TestFullDiskUnderTheJournal has no space left for a single record.
+// TestFullDiskUnderTheJournal leaves no space for a single record.
 func TestFullDiskUnderTheJournal(t *testing.T) {
 	s, ok := newFullDisk(t, fusefs.Writeback)
 	if !ok {
@@ -179,7 +179,7 @@ except OSError as e:
 `)
 	w.expect("open")
 	empty := s.fill()
-	w.say("write")
+	w.send("write")
 	w.expect("No space left on device")
 	w.expect("No space left on device")
 	s.completed("before", content)
@@ -188,7 +188,7 @@ except OSError as e:
 	require.Contains(t, out, "No space left on device")
 
 	empty()
-	w.say("write the rest")
+	w.send("write the rest")
 	w.expect("No space left on device")
 	require.NoError(t, w.wait())
 	require.Equal(t, "failed", s.attr("f", "state"))

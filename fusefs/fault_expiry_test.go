@@ -10,7 +10,7 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// clock is the API's, which tests can put forward.
+// clock is the API's clock, which tests can put forward.
 type clock struct{ ahead atomic.Int64 }
 
 func newClock() *clock { return new(clock) }
@@ -19,8 +19,8 @@ func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Lo
 
 func (c *clock) pass(d time.Duration) { c.ahead.Add(int64(d)) }
 
-// slowWriter writes n parts of a file whose size is known, says so, and goes on
-// when it is told to.
+// slowWriter writes n parts of a file of known size, reports it, and goes on when a
+// line arrives on its input.
 const slowWriter = `
 import os, sys
 part = int(sys.argv[1])
@@ -34,8 +34,8 @@ os.write(dst, os.urandom(part))
 os.close(dst)
 `
 
-// TestExpiryWhileWriting has the Upload of a slow writer expire in the middle:
-// by the API's word, or because nobody says anything and the hour has passed.
+// TestExpiryWhileWriting: the Upload of a slow writer expires in the middle, by
+// expires_at, or after an hour where the API gives no time.
 func TestExpiryWhileWriting(t *testing.T) {
 	for name, ttl := range map[string]time.Duration{"refused": time.Hour, "known": time.Second} {
 		t.Run(name, func(t *testing.T) {
@@ -48,7 +48,7 @@ func TestExpiryWhileWriting(t *testing.T) {
 				clock.pass(2 * time.Hour)
 			}
 			require.Eventually(t, func() bool { return len(s.API.Uploads()) > 0 && s.pending() == 0 }, 30*time.Second, time.Millisecond)
-			w.say("go on")
+			w.send("go on")
 			require.NoError(t, w.wait())
 			s.one(t, "f", s.read("f"))
 			require.GreaterOrEqual(t, s.API.Stats().UploadsCreated, int64(2))
@@ -56,7 +56,7 @@ func TestExpiryWhileWriting(t *testing.T) {
 	}
 }
 
-// TestExpiryWhileTheLineIsDown has parts fail until the Upload has expired.
+// TestExpiryWhileTheLineIsDown: parts fail until the Upload has expired.
 func TestExpiryWhileTheLineIsDown(t *testing.T) {
 	for name, c := range map[string]struct {
 		ttl  time.Duration
@@ -84,7 +84,7 @@ func TestExpiryWhileTheLineIsDown(t *testing.T) {
 	}
 }
 
-// TestExpiredTwice has a line on which no Upload lasts long enough.
+// TestExpiredTwice: on this line no Upload lasts long enough.
 func TestExpiredTwice(t *testing.T) {
 	clock := newClock()
 	s := newStack(t, stackOptions{Part: partSize, API: local.Options{Now: clock.now}})

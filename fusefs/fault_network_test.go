@@ -15,23 +15,23 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// network is the line between a mount and the API: a TCP proxy that can be told
-// to be bad. It is a process of its own, because the proxy never ends a goroutine
-// that was writing to a broken connection.
+// network is the line between a mount and the API: a TCP proxy with faults. It is a
+// process of its own, because the proxy never ends a goroutine that was writing to
+// a broken connection.
 type network struct {
 	t   *testing.T
 	in  io.WriteCloser
 	out *bufio.Reader
 }
 
-// newNetwork returns a stack whose calls all go over the line.
+// newNetwork returns a stack whose calls all go through the proxy.
 func newNetwork(t *testing.T) (*stack, *network) {
 	n := &network{t: t}
 	s := newStack(t, stackOptions{Part: partSize, Line: n.start})
 	return s, n
 }
 
-// start starts the line to the API and returns its address.
+// start starts the proxy and returns its address.
 func (n *network) start(api string) string {
 	cmd := exec.Command("/proc/self/exe", api)
 	cmd.Env = append(os.Environ(), "FUSEFS_TEST_HELPER=line")
@@ -50,7 +50,7 @@ func (n *network) start(api string) string {
 	return n.do("up")
 }
 
-// do has the proxy do something, and returns its address afterwards.
+// do sends the proxy a command and returns the proxy's address afterwards.
 func (n *network) do(what string) string {
 	n.t.Helper()
 	_, err := fmt.Fprintln(n.in, what)
@@ -60,20 +60,20 @@ func (n *network) do(what string) string {
 	return strings.TrimSpace(addr)
 }
 
-// up lets the line carry connections, at the address that it had before.
+// up accepts connections again, at the address that the proxy had before.
 func (n *network) up() { n.do("up") }
 
 // down breaks all connections and refuses new ones.
 func (n *network) down() { n.do("down") }
 
-// add makes the line bad in one way, until remove.
+// add adds a fault to the line, until remove.
 func (n *network) add(direction, kind, attributes string) {
 	n.do(fmt.Sprintf(`{"name": "toxic", "type": %q, "stream": %q, "attributes": {%s}}`, kind, direction, attributes))
 }
 
 func (n *network) remove() { n.do("remove") }
 
-// lineHelper is the proxy. It does what its input says, one line each.
+// lineHelper is the proxy. It reads one command a line.
 func lineHelper(args []string) error {
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	proxy := toxiproxy.NewProxy(server, "line", "127.0.0.1:0", args[0])
@@ -97,7 +97,7 @@ func lineHelper(args []string) error {
 	return nil
 }
 
-// TestSlowLine has nothing to be retried.
+// TestSlowLine: a slow line makes nothing fail.
 func TestSlowLine(t *testing.T) {
 	s, line := newNetwork(t)
 	src, content := source(t, partSize+partSize/8)
@@ -120,8 +120,7 @@ func TestSlowLine(t *testing.T) {
 	}
 }
 
-// TestBadLine breaks connections in every way until the file is seen to be
-// retried.
+// TestBadLine breaks connections in every way until the file is retried.
 func TestBadLine(t *testing.T) {
 	s, line := newNetwork(t)
 	src, content := source(t, partSize+partSize/8)
@@ -145,8 +144,7 @@ func TestBadLine(t *testing.T) {
 	}
 }
 
-// TestEndpointAway has the endpoint go away in the middle of a copy, and come
-// back.
+// TestEndpointAway: the endpoint goes away in the middle of a copy and comes back.
 func TestEndpointAway(t *testing.T) {
 	s, line := newNetwork(t)
 	src, content := source(t, partSize+partSize/8)
@@ -158,7 +156,7 @@ func TestEndpointAway(t *testing.T) {
 	s.one(t, "away", content)
 	require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
 
-	began, open := hold(s.API, "part")
+	began, open := blockCalls(s.API, "part")
 	copied = s.copy(src, "cut off")
 	<-began
 	line.down()

@@ -16,7 +16,7 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// once makes one request fail: the first to come to a place.
+// once makes one request fail: the first that reaches a place.
 func once(op local.Op, stage local.Stage, f local.Fault) local.InterceptFunc {
 	var hit atomic.Bool
 	return func(p local.Point) *local.Fault {
@@ -27,12 +27,12 @@ func once(op local.Op, stage local.Stage, f local.Fault) local.InterceptFunc {
 	}
 }
 
-// loseAnswer lets the next Complete be carried out, and nobody hear of it.
+// loseAnswer carries out the next Complete and drops its answer.
 func (s *stack) loseAnswer() {
 	s.API.SetIntercept(once(local.OpComplete, local.StageDone, local.Fault{Reset: true}))
 }
 
-// foreign is a File that another client makes.
+// foreign makes a File as another client.
 func (s *stack) foreign(name string, content []byte) (id string) {
 	s.t.Helper()
 	ctx := context.Background()
@@ -58,7 +58,7 @@ func (s *stack) delete(id string) {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// ids are the IDs of all Files, oldest first.
+// ids returns the IDs of all Files, oldest first.
 func (s *stack) ids() (ids []string) {
 	for _, f := range s.API.Files() {
 		ids = append(ids, f.ID)
@@ -66,8 +66,8 @@ func (s *stack) ids() (ids []string) {
 	return ids
 }
 
-// TestLostAnswerAmongOlderFiles has Files of the same name and size around that
-// belong to earlier contents: none of them is the result.
+// TestLostAnswerAmongOlderFiles: Files of the same name and size that belong to
+// earlier contents are not taken for the result.
 func TestLostAnswerAmongOlderFiles(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	s.run(`printf one > f; rm f; printf two > f; mkdir d; printf six > d/f`)
@@ -76,7 +76,7 @@ func TestLostAnswerAmongOlderFiles(t *testing.T) {
 	s.completed("f", []byte("ten"))
 	require.Equal(t, s.ids()[3], s.attr("f", "file_id"))
 
-	// Not carried out at all: there is nothing new to be found.
+	// Not carried out at all: there is no new File.
 	s.API.SetIntercept(once(local.OpComplete, local.StageReceived, local.Fault{Reset: true}))
 	s.run(`printf new > f; printf end > d/f`)
 	s.completed("f", []byte("new"))
@@ -84,8 +84,8 @@ func TestLostAnswerAmongOlderFiles(t *testing.T) {
 	require.Len(t, s.ids(), 6)
 }
 
-// TestLostAnswerOfAnotherClock has the API's clock hours away from ours: what it
-// made is found, and its Uploads have not expired before they began.
+// TestLostAnswerOfAnotherClock: the API's clock is hours away from ours. Its File is
+// found, and its Uploads have not expired before they began.
 func TestLostAnswerOfAnotherClock(t *testing.T) {
 	for _, away := range []time.Duration{-3 * time.Hour, 3 * time.Hour} {
 		s := newStack(t, stackOptions{API: local.Options{Now: func() time.Time { return time.Now().Add(away) }}})
@@ -99,8 +99,8 @@ func TestLostAnswerOfAnotherClock(t *testing.T) {
 	}
 }
 
-// TestLostAnswersOfNamesakes loses the answers to two files that only their
-// content tells apart, at the same time.
+// TestLostAnswersOfNamesakes loses the answers for two files at the same time that
+// differ in content only.
 func TestLostAnswersOfNamesakes(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	var lost atomic.Int64
@@ -118,8 +118,8 @@ func TestLostAnswersOfNamesakes(t *testing.T) {
 	require.Len(t, s.ids(), 4)
 }
 
-// TestLostAnswerWithTwoCandidates has another client make a File that looks the
-// same. Nobody can tell which is ours, until one of them is deleted.
+// TestLostAnswerWithTwoCandidates: another client makes a File that looks the same.
+// The daemon cannot tell which is ours, until one of them is deleted.
 func TestLostAnswerWithTwoCandidates(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	theirs := s.foreign("f", []byte("theirs"))
@@ -150,7 +150,7 @@ func TestLostAnswerWithTwoCandidates(t *testing.T) {
 	require.Equal(t, slices.DeleteFunc(ids, func(id string) bool { return id == theirs }), s.ids())
 }
 
-// TestLostAnswerIsLookedForAtTheNextMount unmounts before anybody could look.
+// TestLostAnswerIsLookedForAtTheNextMount unmounts before the daemon could search.
 func TestLostAnswerIsLookedForAtTheNextMount(t *testing.T) {
 	for name, stage := range map[string]local.Stage{"the File exists": local.StageDone, "it does not": local.StageReceived} {
 		t.Run(name, func(t *testing.T) {
@@ -170,8 +170,8 @@ func TestLostAnswerIsLookedForAtTheNextMount(t *testing.T) {
 	}
 }
 
-// TestLostAnswerOfAnExpiredUpload has the Upload expire before anybody could
-// look whether it was completed in time.
+// TestLostAnswerOfAnExpiredUpload: the Upload expires before the daemon could find
+// out whether it was completed in time.
 func TestLostAnswerOfAnExpiredUpload(t *testing.T) {
 	for name, c := range map[string]struct {
 		stage   local.Stage

@@ -9,8 +9,8 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// TestRefusedUntilTheNextMount has the API refuse for good. The next mount tries
-// again by itself.
+// TestRefusedUntilTheNextMount: after a permanent refusal the next mount tries again
+// by itself.
 func TestRefusedUntilTheNextMount(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize})
 	src, content := source(t, partSize+partSize/8)
@@ -42,7 +42,7 @@ func TestRefusedUntilTheNextMount(t *testing.T) {
 	require.Len(t, s.API.Files(), 1)
 }
 
-// TestCloseTimeoutInAnOutage lets close give up, and never the upload.
+// TestCloseTimeoutInAnOutage: close gives up, the upload does not.
 func TestCloseTimeoutInAnOutage(t *testing.T) {
 	s := newStack(t, stackOptions{Part: partSize, Timeout: 100 * time.Millisecond})
 	src, content := source(t, partSize+partSize/8)

@@ -1,40 +1,39 @@
 // Package fusefs speaks to the kernel: it makes a backing tree appear as a
 // mount, and tells the uploader what happens to its files.
 //
-// It is a loopback. Every call of the kernel's is answered by the same call on
-// the backing inode, so POSIX is what the backing filesystem makes of it. Three
-// things are added: every change of content passes through an [uploader.Writer],
-// every change of names is reported, and the extended attributes that begin with
-// [uploader.AttrPrefix] are answered by the uploader. There is no HTTP here and
-// nothing is ever tried again.
+// It is a loopback. It answers every request of the kernel by the same call on the
+// backing inode, so POSIX is what the backing filesystem makes of it. It adds three
+// things. Every change of content passes through an [uploader.Writer]. Every change
+// of names is reported to the uploader. The uploader answers for the extended
+// attributes that begin with [uploader.AttrPrefix]. There is no HTTP here and no
+// retry.
 //
 // # Who checks what
 //
 // The kernel checks permissions (default_permissions), keeps file locks (no other
 // host sees the mount) and refuses what only a privileged caller may do: user.*
 // attributes follow the file's mode, trusted.* need CAP_SYS_ADMIN, and so do
-// security.* (commoncap). It leaves system.* to the filesystem; a daemon that may
-// run as root refuses those, because POSIX ACLs that nobody enforces would give
-// a file's group what the ACL denies it. ioctl(2) is not passed on for the same
-// reason.
+// security.* (commoncap). It leaves system.* to the filesystem, which refuses them:
+// the kernel would not enforce a POSIX ACL here, and the file's group would get
+// what the ACL denies it. ioctl(2) is not passed on for the same reason.
 //
 // # From a node to its file
 //
-// A [node] is found in the backing tree by its path in go-fuse's tree of inodes,
-// resolved beneath a directory descriptor and never through a symlink, and what
-// was found is compared with the node's identity, inode number and birth time,
-// before it is used. A file whose last name is gone is found by a descriptor
-// that is open on it. See gate for why a path can be trusted at all.
+// A [node] finds its backing inode by its path in go-fuse's tree of inodes, beneath a
+// directory descriptor and never through a symlink. Before the inode is used, its
+// number and birth time are compared with the node's identity. A file whose last
+// name is gone is found by a descriptor that is open on it. nameLock says why a
+// path can be trusted.
 //
 // # Locks
 //
-// gate.names is taken first, for the whole of a request that resolves names; then
-// node.mu, a leaf, for the list of a node's open descriptors. No request that may
-// wait for something outside this machine's own disk holds gate.names.
+// nameLock.names is taken first, for the whole of a request that resolves names;
+// then node.mu, a leaf, for the list of a node's open descriptors. No request that
+// may wait for something beyond this machine's own disk holds nameLock.names.
 //
 // The daemon never touches its own mount, with one exception at the start: go-fuse
 // opens and polls a name that it answers itself, so that the Go runtime's poller
-// will not send POLL requests later.
+// sends no POLL requests later.
 package fusefs
 
 import (
@@ -58,15 +57,15 @@ const (
 	Writeback WritePath = "writeback"
 )
 
-// Options are what a mount is made of. Tree, Uploader and Logger are required;
-// they stay the caller's and must outlive the mount.
+// Options are the parts of a mount. Tree, Uploader and Logger are required; they stay
+// the caller's and must outlive the mount.
 type Options struct {
 	Tree     *backing.Tree      // what the mount shows
-	Uploader *uploader.Uploader // what is told of changes, and asked for attributes
-	Logger   *slog.Logger       // for what has no caller to be returned to
+	Uploader *uploader.Uploader // learns of changes, and answers for attributes
+	Logger   *slog.Logger       // for errors that no caller learns of
 
-	// CloseBackground makes close return at once: the commit that it asks for
-	// is not waited for, and its error is seen in the attributes only.
+	// CloseBackground makes close return before the commit ends; the error of the
+	// commit shows in the attributes only.
 	CloseBackground bool
 
 	// WritePath is the path to use; "" is Auto.
@@ -75,8 +74,8 @@ type Options struct {
 
 // MountOptions are what the kernel is told of the mount itself.
 type MountOptions struct {
-	// Source is the mount's source in /proc/self/mountinfo and the first
-	// column of df(1): the state directory, by which clients find the daemon.
+	// Source is the mount's source in /proc/self/mountinfo and the first column of
+	// df(1): the state directory, by which clients find the daemon.
 	Source string
 
 	// Options are those of mount(8)'s -o, one each: allow_other, ro, noexec, ….

@@ -22,7 +22,7 @@ import (
 	"uploadfs/uploader"
 )
 
-// A program of FuzzOperations has four bytes for each operation: which one, and
+// A program of FuzzOperations has four bytes for each operation: the operation and
 // its operands. Descriptors are closed at its end, and before a remount.
 const (
 	opOpen = iota
@@ -58,9 +58,9 @@ var opFlags = []int{
 
 const opMax = 64 // operations of a program
 
-// FuzzOperations does the same to a mount and to a directory of the local disk. All
-// results have to be the same, and in the end so have the files, and those at the
-// API. Parts are small, so that small files have many.
+// FuzzOperations runs a program in a mount and in a directory of the local disk. All
+// results must be equal, and at the end the files and the Files at the API too.
+// Parts are small, so that small files have many.
 func FuzzOperations(f *testing.F) {
 	for _, program := range [][]byte{
 		{opOpen, 0, 0, 0, opWrite, 0, 0, 255, opClose, 0, 0, 0},
@@ -105,7 +105,7 @@ func FuzzOperations(f *testing.F) {
 				s.eventually(name, "empty")
 				continue
 			}
-			// What was stored through a mapping is seen when that is gone.
+			// Stores through a mapping show when the mapping is gone.
 			require.Eventually(t, func() bool {
 				id := s.attr(name, "file_id")
 				return id != "" && bytes.Equal(want, s.content(id))
@@ -116,13 +116,13 @@ func FuzzOperations(f *testing.F) {
 	})
 }
 
-// quiet is a testing.TB that logs nothing: a fuzz target may not use that of
-// another run of it, and what works in the background does not know of runs.
+// quiet is a testing.TB that logs nothing: a goroutine in the background may outlive
+// the run of the target, and must not log to its testing.TB.
 type quiet struct{ testing.TB }
 
 func (quiet) Log(...any) {}
 
-// segments cuts a program at its remounts.
+// segments splits a program at its remounts.
 func segments(program []byte) (all [][]byte) {
 	start := 0
 	for i := 0; i < len(program); i += 4 {
@@ -157,8 +157,8 @@ func operateElsewhere(t *testing.T, dir string, program []byte) string {
 	return string(out)
 }
 
-// operate runs a program without remounts in dir, and returns what each of its
-// operations, and all programs that look at the files afterwards, can see.
+// operate runs a program without remounts in dir. It returns what each operation
+// returned and what the files hold afterwards.
 func operate(dir string, program []byte) string {
 	var log strings.Builder
 	slots := [3]int{-1, -1, -1}

@@ -20,50 +20,50 @@ import (
 // handle is one open of a regular file. It may be used concurrently.
 type handle struct {
 	node     *node
-	ino      uint64
+	ino      uint64   // of the backing file
 	file     *os.File // the backing file; readable, and writable if writable
-	plain    *os.File // in passthrough: the same for reading only; may be file itself
+	readOnly *os.File // in passthrough: the same for reading only; may be file itself
 	fd       int      // of file
 	writable bool
 	opener   procfs.Process
 	writer   *uploader.Writer // nil unless writable
 }
 
-// newHandle makes the handle of an open by the caller, with the flags of open(2),
-// whose backing file is f. The journal knows that the file may change before it
-// returns. It owns f unless it fails.
+// newHandle makes the handle of an open by the caller, with the flags of open(2)
+// and the backing file f. Before it returns, the journal knows that the file may
+// change. It owns f unless it fails.
 func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint32) (*handle, error) {
-	writable := writes(flags)
+	writable := opensForWriting(flags)
 	h := &handle{node: n, ino: n.StableAttr().Ino, file: f, fd: int(f.Fd()), writable: writable}
-	h.opener = n.root.rules.opener(callerPid(ctx))
-	if err := h.passThrough(); err != nil {
+	h.opener = n.root.callers.opener(callerPid(ctx))
+	if err := h.openReadOnly(); err != nil {
 		return nil, err
 	}
 	if writable {
 		open, file := n.root.Uploader.OpenWriter, f
-		if h.plain != nil {
-			open, file = n.root.Uploader.OpenBlindWriter, h.plain
+		if h.readOnly != nil {
+			open, file = n.root.Uploader.OpenBlindWriter, h.readOnly
 		}
 		w, err := open(n.key(), rel, file)
 		if err != nil {
-			h.closePlain()
+			h.closeReadOnly()
 			return nil, err
 		}
 		if flags&unix.O_ACCMODE == unix.O_RDWR {
 			w.Mappable()
 		}
-		if oracle := n.root.rules.copySource(h.opener, h.ino); oracle != nil {
+		if oracle := n.root.callers.copySource(h.opener, h.ino); oracle != nil {
 			w.Expect(oracle)
 		}
 		h.writer = w
 	}
-	n.opened(f)
-	n.root.live.add(h)
+	n.addFile(f)
+	n.root.handles.add(h)
 	return h, nil
 }
 
-// callerPid is the thread that a request comes from; 0 if that cannot be told,
-// as in another PID namespace, or for the kernel's own write-back.
+// callerPid is the thread that a request comes from; 0 for a thread that is not in
+// the daemon's PID namespace, and for the kernel's own write-back.
 func callerPid(ctx context.Context) uint32 {
 	if c, ok := fuse.FromContext(ctx); ok {
 		return c.Pid
@@ -71,22 +71,22 @@ func callerPid(ctx context.Context) uint32 {
 	return 0
 }
 
-// Read names the place instead of reading: go-fuse splices it to the kernel.
+// Read returns the file and the range: go-fuse splices the bytes to the kernel.
 func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	return fuse.ReadResultFd(uintptr(h.fd), off, len(dest)), 0
 }
 
-// dropSetID takes set-id bits away before a WRITE with O_DIRECT in passthrough, the
-// one kind that comes without a SETATTR for that. The kernel marks the request
-// instead, which go-fuse does not show, so it is done for everybody but root.
+// dropSetID clears set-id bits before a WRITE with O_DIRECT in passthrough. Before
+// other writes the kernel sends a SETATTR for that. Here it marks the request
+// instead, which go-fuse does not show, so the bits go for every caller but root.
 func (h *handle) dropSetID(ctx context.Context) error {
-	if h.plain == nil {
-		return nil // write-back: on the way of every WRITE
+	if h.readOnly == nil {
+		return nil // write-back: the kernel has sent the SETATTR
 	}
 	if caller, ok := fuse.FromContext(ctx); ok && caller.Uid == 0 {
 		return nil
 	}
-	p, err := pinOf(h.file)
+	p, err := pathFDOf(h.file)
 	if err != nil {
 		return err
 	}
@@ -94,8 +94,8 @@ func (h *handle) dropSetID(ctx context.Context) error {
 	return h.node.dropSetID(p)
 }
 
-// Write writes all of data or fails: in write-back the kernel takes no notice of
-// how much a WRITE has written, and the rest would be lost without a word.
+// Write writes all of data or fails: in write-back the kernel ignores a short
+// count, and the rest would be lost in silence.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
 	if h.writer == nil {
 		return 0, syscall.EBADF
@@ -109,7 +109,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		}
 		done := 0
 		for done < len(data) {
-			size, err := retry(func() (int, error) { return unix.Pwrite(h.fd, data[done:], off+int64(done)) })
+			size, err := retryEINTR(func() (int, error) { return unix.Pwrite(h.fd, data[done:], off+int64(done)) })
 			if err != nil {
 				return int64(done), err
 			}
@@ -128,17 +128,17 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 
 func (h *handle) resize(size int64) error { return resize(h.writer, h.fd, size) }
 
-// Fsync makes local bytes durable. It has nothing to do with the network, but it
-// is one of the two calls that can tell a program of a WRITE that failed.
+// Fsync makes local bytes durable and uploads nothing. Like close it returns the
+// error of a WRITE that failed.
 func (h *handle) Fsync(ctx context.Context, flags uint32) syscall.Errno {
-	if err := h.damage(); err != nil {
+	if err := h.lostWrite(); err != nil {
 		return errnoOf(err)
 	}
 	return errnoOf(fsync(h.fd, flags))
 }
 
 // damage is the error of a WRITE that failed and that nothing has replaced.
-func (h *handle) damage() error {
+func (h *handle) lostWrite() error {
 	if h.writer == nil {
 		return nil
 	}
@@ -149,9 +149,9 @@ func (h *handle) damage() error {
 func fsync(fd int, flags uint32) error {
 	const datasync = 1
 	if flags&datasync != 0 {
-		return retryErr(func() error { return unix.Fdatasync(fd) })
+		return retryEINTRErr(func() error { return unix.Fdatasync(fd) })
 	}
-	return retryErr(func() error { return unix.Fsync(fd) })
+	return retryEINTRErr(func() error { return unix.Fsync(fd) })
 }
 
 // Allocate is fallocate(2). Modes that the kernel does not pass on today, which
@@ -171,7 +171,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 		return errnoOf(err)
 	}
 	do := func() error {
-		return retryErr(func() error { return unix.Fallocate(h.fd, mode, start, length) })
+		return retryEINTRErr(func() error { return unix.Fallocate(h.fd, mode, start, length) })
 	}
 	switch mode {
 	case 0:
@@ -196,17 +196,17 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	return errnoOf(err)
 }
 
-// Lseek is SEEK_DATA and SEEK_HOLE; other positions the kernel finds itself. In
-// write-back it does not write its cached pages back before it asks, so the backing
-// file would call a hole what has just been written, and a copy made by holes
-// would lose it. After ENOSYS the kernel answers by itself: all is data up to the
-// size that it knows. In passthrough there are no such pages. The position that
-// this moves, of the daemon's own descriptor, is used by nobody.
+// Lseek is SEEK_DATA and SEEK_HOLE; the kernel finds other positions itself. In
+// write-back the kernel sends the request before its cached pages, and bytes just
+// written would look like a hole: a copy that skips holes would lose them. After
+// ENOSYS the kernel takes everything up to the size for data. In passthrough
+// there are no such pages. Nothing else uses the position of the daemon's
+// descriptor.
 func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, syscall.Errno) {
-	if h.plain == nil {
+	if h.readOnly == nil {
 		return 0, syscall.ENOSYS
 	}
-	pos, err := unix.Seek(int(h.plain.Fd()), int64(off), int(whence))
+	pos, err := unix.Seek(int(h.readOnly.Fd()), int64(off), int(whence))
 	if err != nil {
 		return 0, errnoOf(err)
 	}
@@ -214,7 +214,7 @@ func (h *handle) Lseek(ctx context.Context, off uint64, whence uint32) (uint64, 
 }
 
 // CopyFileRange copies within the backing filesystem, which may share the blocks.
-// The kernel has written its cached pages of both ranges back.
+// The kernel has already written back its cached pages of both ranges.
 func (n *node) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64, _ *fs.Inode, out fs.FileHandle, offOut, size, flags uint64) (uint32, syscall.Errno) {
 	from, ok := in.(*handle)
 	to, ok2 := out.(*handle)
@@ -228,7 +228,7 @@ func (n *node) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64
 	// The answer has 32 bits.
 	length := min(int64(size), 1<<30, api.MaxUpload-w)
 	done, err := to.writer.Change(w, length, func() (int64, error) {
-		size, err := retry(func() (int, error) {
+		size, err := retryEINTR(func() (int, error) {
 			return unix.CopyFileRange(from.fd, &r, to.fd, &w, int(length), int(flags))
 		})
 		return int64(max(size, 0)), err

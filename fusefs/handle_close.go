@@ -10,31 +10,31 @@ import (
 	"uploadfs/uploader/api"
 )
 
-// Flush is close(2): it comes at each close of each duplicate of the descriptor,
-// after the kernel has written its cached pages back. What it means is for
-// the close rule to say.
+// Flush is close(2). It arrives at each close of each duplicate of the descriptor,
+// after the kernel has written its cached pages back. decideClose says what it
+// means.
 func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	if h.writer == nil {
 		return 0
 	}
 	pid := callerPid(ctx)
 	var err error
-	switch h.node.root.rules.judge(pid, h) {
-	case verdictNothing:
+	switch h.node.root.callers.decideClose(pid, h) {
+	case reportError:
 		err = h.writer.Err()
-	case verdictInterrupted:
+	case markInterrupted:
 		h.writer.Interrupt("its writer was killed")
-	case verdictLater:
+	case commitLater:
 		h.writer.CommitLater()
-		err = h.damage()
-	case verdictFull:
+		err = h.lostWrite()
+	case sendFull:
 		h.writer.SendFull()
-		err = h.damage()
-	case verdictCommit:
+		err = h.lostWrite()
+	case commitAndWait:
 		err = h.commit(ctx, pid)
 	}
 	if err != nil && api.KindOf(err) == api.Removed {
-		return 0 // nobody can want the content of a file that has no name
+		return 0 // the content of a file without a name is not uploaded
 	}
 	return errnoOf(err)
 }
@@ -44,9 +44,9 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 func (h *handle) commit(ctx context.Context, pid uint32) error {
 	if h.node.root.CloseBackground {
 		h.writer.CommitLater()
-		return h.damage()
+		return h.lostWrite()
 	}
-	wait, cancel := h.node.root.rules.waitContext(ctx, pid)
+	wait, cancel := h.node.root.callers.waitContext(ctx, pid)
 	defer cancel()
 	err := h.writer.Commit(wait)
 	if cause := context.Cause(wait); cause != nil && errors.Is(err, cause) {
@@ -55,27 +55,26 @@ func (h *handle) commit(ctx context.Context, pid uint32) error {
 	return err
 }
 
-// Release follows the last close, when no request on the handle is left; nobody
-// hears its result.
+// Release follows the last close, when no request on the handle is left. No program
+// learns its result.
 func (h *handle) Release(ctx context.Context) syscall.Errno {
-	h.node.root.live.remove(h)
+	h.node.root.handles.remove(h)
 	return errnoOf(h.release())
 }
 
-// release closes the backing file first: the uploader looks whether anybody can
-// still write to it, and this descriptor must not be who.
+// release closes the backing file first: the uploader then looks for other
+// descriptors that can write to it, and must not find this one.
 func (h *handle) release() error {
-	err := h.node.closed(h.file)
-	h.closePlain()
+	err := h.node.closeFile(h.file)
+	h.closeReadOnly()
 	if h.writer != nil {
 		h.writer.Close()
 	}
 	return err
 }
 
-// abandon releases the handle when the mount has ended. If changes are left that
-// no close has spoken of, the mount was torn away from under their writer, and
-// what there is may be half a file.
+// abandon releases the handle when the mount has ended. Changes without a close
+// mean that the mount ended under their writer, and the content may be half a file.
 func (h *handle) abandon() {
 	if h.writer != nil {
 		h.writer.Interrupt("the mount ended before it was closed")

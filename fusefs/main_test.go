@@ -22,8 +22,9 @@ import (
 	"uploadfs/fusefs"
 )
 
-// TestMain also is the program of the subprocesses that tests start, see
-// helpers. After the tests it fails the run for what they have left behind.
+// TestMain is also the program of the subprocesses that tests start, see helpers.
+// After the tests it fails the run for mounts, descriptors and goroutines that are
+// left.
 func TestMain(m *testing.M) {
 	syscall.Umask(0)
 	if name := os.Getenv("FUSEFS_TEST_HELPER"); name != "" {
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 	// processor the Go scheduler may let a request wait for its own answer.
 	runtime.GOMAXPROCS(max(4, runtime.NumCPU()))
 	if os.Geteuid() == 0 {
-		// As on any desktop system; what is run as another user needs it.
+		// As on any desktop system; programs of other users need it.
 		if err := os.Chmod("/dev/fuse", 0o666); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
@@ -46,8 +47,8 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-// run runs the tests in a temporary directory of this run alone, so that what is
-// left behind can be told from what others are doing.
+// run runs the tests in a temporary directory of this run alone, so that leftovers
+// of this run differ from those of other programs.
 func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", tempPrefix)
 	if err == nil {
@@ -59,7 +60,7 @@ func run(m *testing.M) int {
 	}
 	code := m.Run()
 	if fuzzing() {
-		abandon(dir)
+		detachAll(dir)
 	}
 	if err := errors.Join(leaks(dir), os.RemoveAll(dir)); err != nil {
 		fmt.Fprintln(os.Stderr, "left behind:", err)
@@ -68,14 +69,14 @@ func run(m *testing.M) int {
 	return code
 }
 
-// fuzzing reports whether this process lets others fuzz. When the time is up it
-// kills them wherever they are, which go test(1) offers no way to change.
+// fuzzing reports whether this process starts fuzz workers. go test kills them when
+// the time is up, wherever they are.
 func fuzzing() bool {
 	return flag.Lookup("test.fuzz").Value.String() != "" && flag.Lookup("test.fuzzworker").Value.String() != "true"
 }
 
-// abandon takes the mounts of killed processes below dir away.
-func abandon(dir string) {
+// detachAll detaches the mounts of killed processes below dir.
+func detachAll(dir string) {
 	mounts, _ := mountsBelow(dir)
 	for _, line := range mounts {
 		point := strings.Fields(line)[4]
@@ -103,11 +104,11 @@ func leaks(dir string) error {
 	for _, line := range mounts {
 		all = append(all, errors.New("mount: "+line))
 	}
-	return errors.Join(append(all, inside())...)
+	return errors.Join(append(all, ownLeaks())...)
 }
 
-// inside is what leaks finds of this process alone.
-func inside() error {
+// ownLeaks is the part of leaks that concerns this process alone.
+func ownLeaks() error {
 	fds, err := os.ReadDir("/proc/self/fd")
 	all := []error{err}
 	for _, fd := range fds {
@@ -135,12 +136,12 @@ func helper(t *testing.T, name string, args ...string) {
 	require.NoError(t, err, "%s", out)
 }
 
-// user runs shell scripts as somebody, nil being whoever runs the tests.
+// user runs shell scripts as a user; nil is the user who runs the tests.
 type user struct{ uid, gid uint32 }
 
 var nobody = &user{65534, 65534}
 
-// sh runs the script and returns what it wrote, both streams.
+// sh runs the script and returns what it wrote to both streams.
 func (u *user) sh(t *testing.T, script string) (out string, err error) {
 	t.Helper()
 	cmd := exec.Command("/bin/sh", "-c", "umask 022; "+script)
@@ -171,7 +172,7 @@ func (u *user) refused(t *testing.T, errno syscall.Errno, script string) {
 	require.Contains(t, strings.ToLower(out), errno.Error(), script)
 }
 
-// me is who runs the tests, or nobody for a test that is about being unprivileged.
+// isRoot reports whether root runs the tests.
 func isRoot() bool { return os.Geteuid() == 0 }
 
 const tempPrefix = "fusefs-test-" // of the names of all temporary directories

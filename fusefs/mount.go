@@ -16,11 +16,10 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// cacheTime is how long the kernel may keep names and attributes, that a name
-// does not exist among them. Nobody but this mount changes the backing tree, so
-// the kernel's knowledge does not age; the bound is there for the administrator
-// who removes something in the state directory by hand. Extended attributes are
-// never cached by the kernel.
+// cacheTime is how long the kernel may keep names and attributes, and that a name
+// does not exist. Only this mount changes the backing tree, so the kernel's copies
+// do not age. The bound is for an administrator who removes something in the state
+// directory by hand. The kernel never caches extended attributes.
 const cacheTime = time.Minute
 
 const (
@@ -41,11 +40,11 @@ type Server struct {
 // Mount mounts the tree on the directory mountPoint and serves it until it is
 // unmounted. When it returns, the mount is ready.
 //
-// As root it calls mount(2) itself and falls back to fusermount3; for everybody
-// else fusermount3 does it. The process's umask must be 0: the kernel has already
-// applied the caller's.
+// As root it calls mount(2) itself and falls back to fusermount3; other users mount
+// through fusermount3. The process's umask must be 0: the kernel has already applied
+// the caller's.
 func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
-	// What is below the mount point is looked at now: later that is the mount itself.
+	// Resolved now: once mounted, a lookup of the mount point asks this daemon.
 	mountPoint, err := resolve(mountPoint)
 	if err != nil {
 		return nil, fmt.Errorf("mount point: %w", err)
@@ -57,7 +56,7 @@ func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
 	default:
 		return nil, fmt.Errorf("write path %q is not known: use %s, %s or %s", o.WritePath, Auto, Passthrough, Writeback)
 	}
-	if os.Geteuid() == 0 { // nobody else may pass through
+	if os.Geteuid() == 0 { // the kernel refuses passthrough to other users
 		s, err := mount(mountPoint, o, m, Passthrough)
 		if !errors.Is(err, errNoPassthrough) {
 			return s, err
@@ -110,7 +109,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 		fo.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 		fo.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
-	g := &gate{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
+	g := &nameLock{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
 	server, err := fuse.NewServer(g, mountPoint, &fo.MountOptions)
 	if err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
@@ -123,7 +122,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 	}()
 	err = server.WaitMount()
 	if err == nil {
-		err = root.rules.mounted(mountPoint)
+		err = root.callers.mounted(mountPoint)
 	}
 	if err == nil && path == Passthrough {
 		if why := probe(server, o.Tree); why != nil {
@@ -148,9 +147,9 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 // the caller has shown that it wants them.
 const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
 
-// closeOnExec keeps the connection to the kernel from the daemon's children, for
-// which go-fuse's direct mount leaves it open: one that outlived the daemon would
-// keep a mount alive that nobody serves.
+// closeOnExec hides the connection to the kernel from the daemon's children, to
+// which go-fuse's direct mount leaves it open. A child that outlives the daemon
+// would keep a mount alive that no process serves.
 func closeOnExec() {
 	open, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -167,7 +166,8 @@ func closeOnExec() {
 	}
 }
 
-// resolve makes a path as /proc/self/mountinfo has it: absolute and without symlinks.
+// resolve turns a path into the form of /proc/self/mountinfo: absolute and without
+// symlinks.
 func resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -176,8 +176,8 @@ func resolve(path string) (string, error) {
 	return filepath.EvalSymlinks(path)
 }
 
-// Wait returns when the mount is gone, whoever unmounted it, and the last
-// request has been answered.
+// Wait returns when the mount is gone, by any program's doing, and the last request
+// has been answered.
 func (s *Server) Wait() { <-s.done }
 
 // Unmount unmounts. It fails, and leaves the mount as it was, while files of it

@@ -21,20 +21,20 @@ import (
 	"uploadfs/uploader/backing"
 )
 
-// testMount is a mount over a backing tree of its own. Its server is another
-// process, so that tests can do with its files what any program does, and a
-// process that waits for its files cannot be waiting for itself.
+// testMount is a mount over a backing tree of its own. Its server is another process,
+// so tests can use its files as any program does: a process that waits for its own
+// mount would wait for itself.
 type testMount struct {
 	dir   string // where it is mounted
 	tree  string // the backing tree
 	state string
 
-	in  io.WriteCloser // what to do, one word a line, see serveHelper
-	out *bufio.Reader  // the answers
+	in  io.WriteCloser // commands, one word a line, see serveHelper
+	out *bufio.Reader  // their answers
 }
 
-// newMount mounts with these options of mount(8)'s -o; as root, and then for
-// all users, or through fusermount3.
+// newMount mounts with these options of mount(8)'s -o: as root for all users, or
+// through fusermount3.
 func newMount(t *testing.T, options ...string) *testMount {
 	t.Helper()
 	base := tempDir(t)
@@ -71,7 +71,7 @@ func (m *testMount) answer(t *testing.T) string {
 	return strings.TrimSpace(line)
 }
 
-// do has the server do something and returns its answer.
+// do sends the server a command and returns its answer.
 func (m *testMount) do(t *testing.T, what string) string {
 	t.Helper()
 	_, err := fmt.Fprintln(m.in, what)
@@ -87,7 +87,7 @@ func serveHelper(args []string) error {
 	if err != nil {
 		return err
 	}
-	// No name is worth sending: these tests are about files.
+	// Nothing is uploaded: these tests are about files.
 	up, err := uploader.Open(uploader.Options{
 		Tree: tree, StateDir: state, Logger: logger, Names: uploader.NamePolicy{Exclude: []string{"*"}},
 	})
@@ -115,10 +115,10 @@ func serveHelper(args []string) error {
 	if err == nil {
 		server.Wait()
 	}
-	return errors.Join(err, up.Close(), tree.Close(), inside())
+	return errors.Join(err, up.Close(), tree.Close(), ownLeaks())
 }
 
-// mountinfo is the line of /proc/self/mountinfo for the mount.
+// mountinfo returns the mount's line of /proc/self/mountinfo.
 func (m *testMount) mountinfo(t *testing.T) string {
 	t.Helper()
 	for line := range strings.Lines(read(t, "/proc/self/mountinfo")) {

@@ -61,7 +61,7 @@ func TestPosixLongNames(t *testing.T) {
 	require.ErrorIs(t, os.WriteFile(join(m.dir, longest+"y"), nil, 0o644), syscall.ENAMETOOLONG)
 }
 
-// TestPosixPathLongerThanPathMax goes down by steps: PATH_MAX bounds one call, not a tree.
+// TestPosixPathLongerThanPathMax descends in steps: PATH_MAX bounds one call, not a tree.
 func TestPosixPathLongerThanPathMax(t *testing.T) {
 	m := newMount(t)
 	step := strings.Repeat("d", 200)
@@ -128,8 +128,8 @@ func TestPosixRenameFlags(t *testing.T) {
 	require.Equal(t, "in", read(t, join(a, "inside")))
 }
 
-// TestPosixRenameAboveWorkGoingOn renames a directory back and forth while files below
-// it, reached by descriptors, are created, opened, changed and removed.
+// TestPosixRenameAboveWorkGoingOn renames a directory back and forth. Meanwhile files
+// below it are created, opened, changed and removed through descriptors.
 func TestPosixRenameAboveWorkGoingOn(t *testing.T) {
 	m := newMount(t)
 	here, there := join(m.dir, "here"), join(m.dir, "there")
@@ -220,8 +220,8 @@ func TestPosixSpecialFiles(t *testing.T) {
 	require.ErrorIs(t, err, syscall.EACCES, "the mount is nodev")
 }
 
-// TestPosixDirectorySwappedForSymlink changes the backing tree behind the mount, as
-// somebody would who wants a daemon that runs as root to leave it.
+// TestPosixDirectorySwappedForSymlink changes the backing tree behind the mount, as an
+// attacker would to lead a daemon that runs as root out of the tree.
 func TestPosixDirectorySwappedForSymlink(t *testing.T) {
 	m := newMount(t)
 	outside := tempDir(t)
@@ -235,8 +235,8 @@ func TestPosixDirectorySwappedForSymlink(t *testing.T) {
 	require.NoError(t, os.Rename(join(m.tree, "d"), join(m.tree, "away")))
 	require.NoError(t, os.Symlink(outside, join(m.tree, "d")))
 
-	// The directory is found by the descriptor that is open on it; the file in it
-	// perhaps, while the RELEASE of its writer is on the way.
+	// The directory is found by the descriptor that is open on it; so may be the
+	// file in it, before the RELEASE of its writer arrives.
 	f, err := unix.Openat(fd, "secret", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err == nil {
 		content := make([]byte, 10)

@@ -19,11 +19,11 @@ import (
 // root is what all nodes of a mount share.
 type root struct {
 	Options
-	grave grave
-	live  live
-	path  WritePath    // the one in use, never Auto
-	info  backing.Info // of the backing tree's own directory
-	rules *rules
+	closeLater deferredClose
+	handles    openHandles
+	path       WritePath    // the one in use, never Auto
+	info       backing.Info // of the backing tree's own directory
+	callers    *callers
 
 	// asRoot: new files can be given to the caller. Otherwise all files
 	// belong to the daemon's user, as they do on any mount of that user.
@@ -35,28 +35,27 @@ func newRoot(o Options, path WritePath) (*root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &root{Options: o, path: path, info: info, rules: newRules(), asRoot: os.Geteuid() == 0}, nil
+	return &root{Options: o, path: path, info: info, callers: newCallers(), asRoot: os.Geteuid() == 0}, nil
 }
 
-// node is an inode of the mount. It has no state of the file's: that is in the
-// backing inode.
+// node is an inode of the mount. The file's state is in the backing inode.
 type node struct {
 	fs.Inode
 	root *root
 
-	mu   sync.Mutex // protects open, and the descriptors in it from being closed
-	open []*os.File // descriptors on the backing inode, of handles and open directories
+	mu    sync.Mutex // protects files, and the descriptors in it from being closed
+	files []*os.File // descriptors on the backing inode, of handles and open directories
 }
 
-// key is the identity of the backing inode. go-fuse calls the birth time the
-// generation: a reused inode number is another node.
+// key is the identity of the backing inode. go-fuse's generation is the birth time,
+// so a reused inode number is another node.
 func (n *node) key() backing.Key {
 	a := n.StableAttr()
 	return backing.Key{Ino: a.Ino, Birth: int64(a.Gen)}
 }
 
-// path is where the node is in the tree; ok is false if it has no name, or if a
-// directory above it has none. Of a file with several names it is one of them.
+// path is the node's path in the tree, one of several if it has more names. ok is
+// false if it, or a directory above it, has no name.
 func (n *node) path() (rel string, ok bool) {
 	var names []string
 	for i := n.EmbeddedInode(); !i.IsRoot(); {
@@ -71,23 +70,22 @@ func (n *node) path() (rel string, ok bool) {
 	return strings.Join(names, "/"), true
 }
 
-// below is the path of name in the directory n.
-func (n *node) below(name string) string {
+// childPath is the path of name in the directory n.
+func (n *node) childPath(name string) string {
 	if rel, _ := n.path(); rel != "" {
 		return rel + "/" + name
 	}
 	return name
 }
 
-// pin finds the backing inode. The caller closes the pin. ESTALE, upon which the
-// kernel looks the name up again, means that the backing tree was changed behind
-// the mount.
-func (n *node) pin() (pin, error) {
+// openPath finds the backing inode. The caller closes the descriptor. ESTALE makes
+// the kernel look the name up again: the backing tree was changed behind the mount.
+func (n *node) openPath() (pathFD, error) {
 	if rel, ok := n.path(); ok {
 		fd, err := n.root.Tree.OpenAt(rel, unix.O_PATH|unix.O_NOFOLLOW, 0)
 		switch err {
 		case nil:
-			p := pin(fd)
+			p := pathFD(fd)
 			st, err := p.stat()
 			if err == nil && st.key() == n.key() {
 				return p, nil
@@ -98,46 +96,46 @@ func (n *node) pin() (pin, error) {
 			return -1, err
 		}
 	}
-	return n.pinOpen()
+	return n.pathOfOpenFile()
 }
 
-// pinOpen finds the backing inode by a descriptor that is open on it.
-func (n *node) pinOpen() (pin, error) {
+// pathOfOpenFile finds the backing inode by a descriptor that is open on it.
+func (n *node) pathOfOpenFile() (pathFD, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.open) == 0 {
+	if len(n.files) == 0 {
 		return -1, unix.ESTALE
 	}
-	return pinOf(n.open[0])
+	return pathFDOf(n.files[0])
 }
 
-func pinOf(f *os.File) (pin, error) {
-	fd, err := unix.Open(pin(f.Fd()).link(), unix.O_PATH|unix.O_CLOEXEC, 0)
-	return pin(fd), err
+func pathFDOf(f *os.File) (pathFD, error) {
+	fd, err := unix.Open(pathFD(f.Fd()).link(), unix.O_PATH|unix.O_CLOEXEC, 0)
+	return pathFD(fd), err
 }
 
-// opened notes a descriptor on the backing inode, until closed.
-func (n *node) opened(f *os.File) {
+// addFile records a descriptor on the backing inode, until closeFile.
+func (n *node) addFile(f *os.File) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.open = append(n.open, f)
+	n.files = append(n.files, f)
 }
 
-// closed forgets the descriptor and closes it.
-func (n *node) closed(f *os.File) error {
+// closeFile closes a descriptor that addFile recorded.
+func (n *node) closeFile(f *os.File) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.open = slices.DeleteFunc(n.open, func(o *os.File) bool { return o == f })
+	n.files = slices.DeleteFunc(n.files, func(o *os.File) bool { return o == f })
 	return f.Close()
 }
 
-// enter makes the inode for what was found, or made, in the directory n. go-fuse
-// takes the inode it already has for the same identity instead, if there is one.
-func (n *node) enter(ctx context.Context, st *stat, out *fuse.EntryOut) *fs.Inode {
+// newChild makes the inode of an entry of the directory n. If go-fuse already has an
+// inode of the same identity, it takes that one.
+func (n *node) newChild(ctx context.Context, st *stat, out *fuse.EntryOut) *fs.Inode {
 	fillAttr(&out.Attr, st)
 	key := st.key()
 	return n.NewInode(ctx, &node{root: n.root}, fs.StableAttr{Mode: uint32(st.Mode), Ino: key.Ino, Gen: uint64(key.Birth)})
 }
 
-// nodeOf is the node of an inode of this mount.
+// nodeOf returns the node of an inode of this mount.
 func nodeOf(i fs.InodeEmbedder) *node { return i.EmbeddedInode().Operations().(*node) }

@@ -23,7 +23,7 @@ func (n *node) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) 
 	return 0
 }
 
-// Statx exists for the birth time, which no other request has.
+// Statx exists for the birth time, which no other request returns.
 func (n *node) Statx(ctx context.Context, f fs.FileHandle, flags, mask uint32, out *fuse.StatxOut) syscall.Errno {
 	st, err := n.stat(f)
 	if err != nil {
@@ -41,7 +41,7 @@ func (n *node) stat(f fs.FileHandle) (stat, error) {
 	case *dirHandle:
 		return statAt(h.fd, "")
 	}
-	p, err := n.pin()
+	p, err := n.openPath()
 	if err != nil {
 		return stat{}, err
 	}
@@ -70,12 +70,12 @@ func fillAttr(a *fuse.Attr, st *stat) {
 
 func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
 	h, _ := f.(*handle)
-	var p pin
+	var p pathFD
 	var err error
 	if h != nil {
-		p, err = pinOf(h.file)
+		p, err = pathFDOf(h.file)
 	} else {
-		p, err = n.pin()
+		p, err = n.openPath()
 	}
 	if err != nil {
 		return errnoOf(err)
@@ -93,9 +93,9 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 	return 0
 }
 
-// setattr makes the changes in an order in which none undoes another: a change
-// of owner takes set-id bits away, one of size sets the time of modification.
-func (n *node) setattr(p pin, h *handle, in *fuse.SetAttrIn) error {
+// setattr makes the changes in an order in which none undoes another: chown clears
+// set-id bits, and truncate sets mtime.
+func (n *node) setattr(p pathFD, h *handle, in *fuse.SetAttrIn) error {
 	uid, setUID := in.GetUID()
 	gid, setGID := in.GetGID()
 	if setUID || setGID {
@@ -141,17 +141,17 @@ func (n *node) setattr(p pin, h *handle, in *fuse.SetAttrIn) error {
 	})
 }
 
-// killsSetID reports whether a SETATTR with these valid bits asks to take set-id
-// bits away: it says so on truncate and chown, and before a write by somebody
-// without privilege it comes with nothing in it.
+// killsSetID reports whether a SETATTR with these valid bits asks to clear set-id
+// bits. On truncate and chown a flag says so. Before a write by a program without
+// privilege the SETATTR is empty.
 func killsSetID(valid uint32) bool {
 	return valid&fuse.FATTR_KILL_SUIDGID != 0 || valid&^(fuse.FATTR_FH|fuse.FATTR_LOCKOWNER) == 0
 }
 
-// dropSetID clears S_ISUID, and S_ISGID where the group may execute: without
-// that, S_ISGID is not a promise about identity but mandatory locking of old. It
-// is our duty since HANDLE_KILLPRIV_V2.
-func (n *node) dropSetID(p pin) error {
+// dropSetID clears S_ISUID, and S_ISGID where the group may execute. Without group
+// execute, S_ISGID once meant mandatory locking, not identity. HANDLE_KILLPRIV_V2
+// makes this the daemon's duty.
+func (n *node) dropSetID(p pathFD) error {
 	if n.Mode() != unix.S_IFREG {
 		return nil
 	}
@@ -169,9 +169,9 @@ func (n *node) dropSetID(p pin) error {
 	return p.chmod(mode)
 }
 
-// resize is ftruncate(2), also the one that the kernel makes of O_TRUNC. Without
-// a handle that may write it is truncate(2), an open, a change and a close in one.
-func (n *node) resize(p pin, h *handle, size int64) error {
+// resize is ftruncate(2), also the one that the kernel makes of O_TRUNC. Without a
+// writable handle it is truncate(2): an open, a change and a close in one.
+func (n *node) resize(p pathFD, h *handle, size int64) error {
 	if h != nil && h.writer != nil {
 		return h.resize(size)
 	}
@@ -189,18 +189,18 @@ func (n *node) resize(p pin, h *handle, size int64) error {
 	return resize(w, int(f.Fd()), size)
 }
 
-// resize changes the size of the backing file fd. None gets larger than what the
-// API takes.
+// resize changes the size of the backing file fd. EFBIG refuses a size that the API
+// does not take.
 func resize(w *uploader.Writer, fd int, size int64) error {
 	if size > api.MaxUpload {
 		return unix.EFBIG
 	}
 	return w.Resize(size, func() error {
-		return retryErr(func() error { return unix.Ftruncate(fd, size) })
+		return retryEINTRErr(func() error { return unix.Ftruncate(fd, size) })
 	})
 }
 
-// orKeep is id, or what leaves an owner as it is.
+// orKeep returns id, or -1, which leaves an owner as it is.
 func orKeep(id uint32, set bool) int {
 	if !set {
 		return -1
@@ -218,11 +218,11 @@ func timeToSet(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 	return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec)}
 }
 
-// Statfs describes the filesystem that holds the backing tree: its free space is
-// what a writer can use.
+// Statfs describes the filesystem of the backing tree, whose free space a writer can
+// use.
 func (n *node) Statfs(ctx context.Context, out *fuse.StatfsOut) syscall.Errno {
 	var st syscall.Statfs_t
-	if err := retryErr(func() error { return syscall.Fstatfs(n.root.Tree.Fd(), &st) }); err != nil {
+	if err := retryEINTRErr(func() error { return syscall.Fstatfs(n.root.Tree.Fd(), &st) }); err != nil {
 		return errnoOf(err)
 	}
 	out.FromStatfsT(&st)

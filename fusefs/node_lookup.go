@@ -12,7 +12,7 @@ import (
 )
 
 func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	dir, err := n.pin()
+	dir, err := n.openPath()
 	if err != nil {
 		return nil, errnoOf(err)
 	}
@@ -21,11 +21,11 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs
 	if err != nil {
 		return nil, errnoOf(err)
 	}
-	return n.enter(ctx, &st, out), 0
+	return n.newChild(ctx, &st, out), 0
 }
 
 func (n *node) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
-	p, err := n.pin()
+	p, err := n.openPath()
 	if err != nil {
 		return nil, errnoOf(err)
 	}

@@ -12,29 +12,29 @@ import (
 )
 
 func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	return n.make(ctx, name, mode, unix.AT_REMOVEDIR, out, func(dir int) error {
+	return n.makeEntry(ctx, name, mode, unix.AT_REMOVEDIR, out, func(dir int) error {
 		return unix.Mkdirat(dir, name, mode)
 	})
 }
 
-// Mknod makes devices too: the kernel has asked whether the caller may, and
-// opens them itself, or not at all on a nodev mount.
+// Mknod makes devices too: the kernel has checked the caller's privilege. It opens
+// devices itself, or on a nodev mount not at all.
 func (n *node) Mknod(ctx context.Context, name string, mode, dev uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	return n.make(ctx, name, mode, 0, out, func(dir int) error {
+	return n.makeEntry(ctx, name, mode, 0, out, func(dir int) error {
 		return unix.Mknodat(dir, name, mode, int(dev))
 	})
 }
 
 func (n *node) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	return n.make(ctx, name, 0, 0, out, func(dir int) error {
+	return n.makeEntry(ctx, name, 0, 0, out, func(dir int) error {
 		return unix.Symlinkat(target, dir, name)
 	})
 }
 
-// make makes name in the directory n with create, and takes it away again
-// (unlinkat with the flags undo) if it cannot become the caller's.
-func (n *node) make(ctx context.Context, name string, mode uint32, undo int, out *fuse.EntryOut, create func(dir int) error) (*fs.Inode, syscall.Errno) {
-	dir, err := n.pin()
+// makeEntry makes name in the directory n with create. If the caller cannot become
+// its owner, it is removed by unlinkat with the flags undo.
+func (n *node) makeEntry(ctx context.Context, name string, mode uint32, undo int, out *fuse.EntryOut, create func(dir int) error) (*fs.Inode, syscall.Errno) {
+	dir, err := n.openPath()
 	if err != nil {
 		return nil, errnoOf(err)
 	}
@@ -42,22 +42,22 @@ func (n *node) make(ctx context.Context, name string, mode uint32, undo int, out
 	if err := create(int(dir)); err != nil {
 		return nil, errnoOf(err)
 	}
-	st, err := n.root.own(ctx, dir, int(dir), name, mode)
+	st, err := n.root.giveToCaller(ctx, dir, int(dir), name, mode)
 	if err != nil {
 		unix.Unlinkat(int(dir), name, undo)
 		return nil, errnoOf(err)
 	}
-	return n.enter(ctx, &st, out), 0
+	return n.newChild(ctx, &st, out), 0
 }
 
 func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	dir, err := n.pin()
+	dir, err := n.openPath()
 	if err != nil {
 		return nil, errnoOf(err)
 	}
 	defer dir.close()
 	old := nodeOf(target)
-	p, err := old.pin()
+	p, err := old.openPath()
 	if err != nil {
 		return nil, errnoOf(err)
 	}
@@ -75,34 +75,34 @@ func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, o
 		return nil, errnoOf(err)
 	}
 	switch {
-	case st.kind() != unix.S_IFREG:
+	case st.fileType() != unix.S_IFREG:
 	case before.Nlink == 0:
-		n.root.Uploader.Renamed("", n.below(name), st.key(), false) // from O_TMPFILE
+		n.root.Uploader.Renamed("", n.childPath(name), st.key(), false) // from O_TMPFILE
 	default:
-		n.root.Uploader.Linked(st.key(), n.below(name))
+		n.root.Uploader.Linked(st.key(), n.childPath(name))
 	}
-	return n.enter(ctx, &st, out), 0
+	return n.newChild(ctx, &st, out), 0
 }
 
 func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
-	dir, err := n.pin()
+	dir, err := n.openPath()
 	if err != nil {
 		return errnoOf(err)
 	}
 	defer dir.close()
-	victim, err := n.root.victim(dir, name)
+	victim, err := n.root.openVictim(dir, name)
 	if err != nil {
 		return errnoOf(err)
 	}
 	if err := unix.Unlinkat(int(dir), name, 0); err != nil {
 		return errnoOf(err)
 	}
-	n.root.removed(victim, n.below(name))
+	n.root.nameRemoved(victim, n.childPath(name))
 	return 0
 }
 
 func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
-	dir, err := n.pin()
+	dir, err := n.openPath()
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -115,12 +115,12 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 		return syscall.EINVAL // RENAME_WHITEOUT is for filesystems stacked on this one
 	}
 	to := nodeOf(newParent)
-	oldDir, err := n.pin()
+	oldDir, err := n.openPath()
 	if err != nil {
 		return errnoOf(err)
 	}
 	defer oldDir.close()
-	newDir, err := to.pin()
+	newDir, err := to.openPath()
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -130,9 +130,9 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 	if err != nil {
 		return errnoOf(err)
 	}
-	victim := pin(-1)
+	victim := pathFD(-1)
 	if flags == 0 {
-		if victim, err = n.root.victim(newDir, newName); err != nil && err != unix.ENOENT {
+		if victim, err = n.root.openVictim(newDir, newName); err != nil && err != unix.ENOENT {
 			return errnoOf(err)
 		}
 	}
@@ -140,35 +140,35 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 		return errnoOf(err)
 	}
 	// The paths are those from before: go-fuse's tree changes after this.
-	oldPath, newPath := n.below(name), to.below(newName)
+	oldPath, newPath := n.childPath(name), to.childPath(newName)
 	if flags&unix.RENAME_EXCHANGE != 0 {
 		n.root.Uploader.Exchanged(oldPath, newPath)
 		return 0
 	}
 	if victim >= 0 {
-		n.root.removed(victim, newPath)
+		n.root.nameRemoved(victim, newPath)
 	}
-	switch st.kind() {
+	switch st.fileType() {
 	case unix.S_IFREG, unix.S_IFDIR:
-		n.root.Uploader.Renamed(oldPath, newPath, st.key(), st.kind() == unix.S_IFDIR)
+		n.root.Uploader.Renamed(oldPath, newPath, st.key(), st.fileType() == unix.S_IFDIR)
 	}
 	return 0
 }
 
-// victim pins a file that is about to lose a name. The descriptor goes to the
-// grave: freeing a large file's blocks takes long and must not hold names up.
-func (r *root) victim(dir pin, name string) (pin, error) {
+// openVictim opens the file that is about to lose the name. The descriptor is closed
+// after nameLock.names is unlocked: to free a large file's blocks takes long.
+func (r *root) openVictim(dir pathFD, name string) (pathFD, error) {
 	fd, err := unix.Openat(int(dir), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
-	r.grave.add(fd)
-	return pin(fd), nil
+	r.closeLater.add(fd)
+	return pathFD(fd), nil
 }
 
-// removed tells the uploader that a file has lost the name rel.
-func (r *root) removed(victim pin, rel string) {
-	if st, err := victim.stat(); err == nil && st.kind() == unix.S_IFREG {
+// nameRemoved tells the uploader that a file has lost the name rel.
+func (r *root) nameRemoved(victim pathFD, rel string) {
+	if st, err := victim.stat(); err == nil && st.fileType() == unix.S_IFREG {
 		r.Uploader.Removed(st.key(), rel, st.Nlink == 0)
 	}
 }

@@ -14,23 +14,23 @@ import (
 	"uploadfs/uploader"
 )
 
-// ours cuts the prefix from the name of one of our attributes. They exist where
+// ownAttr cuts the prefix from the name of one of our attributes. They exist where
 // user.* attributes do, on regular files and directories.
-func (n *node) ours(attr string) (name string, ok bool) {
+func (n *node) ownAttr(attr string) (name string, ok bool) {
 	if kind := n.Mode(); kind != unix.S_IFREG && kind != unix.S_IFDIR {
 		return "", false
 	}
 	return strings.CutPrefix(attr, uploader.AttrPrefix)
 }
 
-// refused reports whether the attribute is none that a caller may read or set
-// here. The kernel leaves the permission for system.* to the filesystem, where a
-// daemon running as root would say yes to everybody, and does not enforce an ACL
-// that it does not know of.
-func refused(attr string) bool { return strings.HasPrefix(attr, "system.") }
+// unsupportedAttr reports whether no caller may read or set the attribute here. The
+// kernel leaves the permission for system.* to the filesystem, and a daemon that
+// runs as root has it for every caller. Nor does the kernel enforce an ACL that it
+// does not know.
+func unsupportedAttr(attr string) bool { return strings.HasPrefix(attr, "system.") }
 
-// status is what the uploader knows of the file and where it is; nil for a
-// directory, of which it knows nothing.
+// status is what the uploader knows of the file, and its path; nil for a directory,
+// of which it knows nothing.
 func (n *node) status() (st *uploader.Status, rel string) {
 	rel, _ = n.path()
 	if n.Mode() == unix.S_IFREG {
@@ -40,18 +40,18 @@ func (n *node) status() (st *uploader.Status, rel string) {
 }
 
 func (n *node) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, syscall.Errno) {
-	if refused(attr) {
+	if unsupportedAttr(attr) {
 		return 0, syscall.ENOTSUP
 	}
-	if name, ok := n.ours(attr); ok {
+	if name, ok := n.ownAttr(attr); ok {
 		st, rel := n.status()
 		value, ok := n.root.Uploader.Attr(st, rel, name)
 		if !ok {
 			return 0, syscall.ENODATA
 		}
-		return fill(dest, []byte(value))
+		return fillValue(dest, []byte(value))
 	}
-	p, err := n.pin()
+	p, err := n.openPath()
 	if err != nil {
 		return 0, errnoOf(err)
 	}
@@ -61,7 +61,7 @@ func (n *node) Getxattr(ctx context.Context, attr string, dest []byte) (uint32, 
 }
 
 func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errno) {
-	p, err := n.pin()
+	p, err := n.openPath()
 	if err != nil {
 		return 0, errnoOf(err)
 	}
@@ -70,12 +70,12 @@ func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errn
 	if err != nil && err != unix.ENOTSUP {
 		return 0, errnoOf(err)
 	}
-	// A writable attribute of ours is among them where it is set; it is listed
-	// where it has a value.
+	// A writable attribute of ours is among them where it is set, but is listed
+	// where it has a value, which may be inherited.
 	names = slices.DeleteFunc(names, func(attr string) bool {
-		return refused(attr) || strings.HasPrefix(attr, uploader.AttrPrefix)
+		return unsupportedAttr(attr) || strings.HasPrefix(attr, uploader.AttrPrefix)
 	})
-	if _, ok := n.ours(uploader.AttrPrefix); ok {
+	if _, ok := n.ownAttr(uploader.AttrPrefix); ok {
 		st, rel := n.status()
 		for _, name := range n.root.Uploader.ListAttrs(st, rel) {
 			names = append(names, uploader.AttrPrefix+name)
@@ -85,14 +85,14 @@ func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errn
 	for _, name := range names {
 		list = append(append(list, name...), 0)
 	}
-	return fill(dest, list)
+	return fillValue(dest, list)
 }
 
 func (n *node) Setxattr(ctx context.Context, attr string, data []byte, flags uint32) syscall.Errno {
-	if refused(attr) {
+	if unsupportedAttr(attr) {
 		return syscall.ENOTSUP
 	}
-	if name, ok := n.ours(attr); ok {
+	if name, ok := n.ownAttr(attr); ok {
 		if !uploader.WritableAttr(name, n.IsDir()) {
 			return syscall.ENOTSUP
 		}
@@ -101,11 +101,11 @@ func (n *node) Setxattr(ctx context.Context, attr string, data []byte, flags uin
 			n.root.Logger.Warn("attribute refused", "path", rel, "error", err)
 			return syscall.EINVAL
 		}
-		// Whether it exists is a question about its value, which may be
-		// inherited, and not about the backing file.
+		// XATTR_CREATE and XATTR_REPLACE ask for a value, which may be
+		// inherited, not for an attribute of the backing file.
 		flags = 0
 	}
-	p, err := n.pin()
+	p, err := n.openPath()
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -113,17 +113,17 @@ func (n *node) Setxattr(ctx context.Context, attr string, data []byte, flags uin
 	return errnoOf(unix.Setxattr(p.link(), attr, data, int(flags)))
 }
 
-// Removexattr succeeds without effect for those of ours that cannot be set, so
-// that programs that copy or clear all attributes of a file stay quiet.
+// Removexattr succeeds without effect for attributes of ours that are read-only: so
+// programs that copy or clear all attributes of a file report no error.
 func (n *node) Removexattr(ctx context.Context, attr string) syscall.Errno {
-	if refused(attr) {
+	if unsupportedAttr(attr) {
 		return syscall.ENOTSUP
 	}
-	name, our := n.ours(attr)
+	name, our := n.ownAttr(attr)
 	if our && !uploader.WritableAttr(name, n.IsDir()) {
 		return 0
 	}
-	p, err := n.pin()
+	p, err := n.openPath()
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -136,7 +136,7 @@ func (n *node) Removexattr(ctx context.Context, attr string) syscall.Errno {
 }
 
 // listxattr names all extended attributes of the inode.
-func (p pin) listxattr() ([]string, error) {
+func (p pathFD) listxattr() ([]string, error) {
 	const most = 64 << 10 // the kernel's own limit for a list
 	buf := make([]byte, 1<<10)
 	size, err := unix.Listxattr(p.link(), buf)
@@ -156,9 +156,9 @@ func (p pin) listxattr() ([]string, error) {
 	return names, nil
 }
 
-// fill answers a request for an attribute's value: the size is always told, and
-// ERANGE that dest is too small, which the kernel takes as no error for an empty one.
-func fill(dest, value []byte) (uint32, syscall.Errno) {
+// fillValue answers a request for an attribute's value. It always returns the size,
+// and ERANGE if dest is too small; for an empty dest the kernel ignores ERANGE.
+func fillValue(dest, value []byte) (uint32, syscall.Errno) {
 	if len(dest) < len(value) {
 		return uint32(len(value)), syscall.ERANGE
 	}

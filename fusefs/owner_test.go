@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// shared is a directory of a mount that every user may write to. Only root's
-// mounts have other users: on an ordinary user's, u is nil, that user itself.
+// shared makes a directory in a mount that every user may write to. u is another
+// user in a root's mount; in an ordinary user's it is nil, that user.
 func shared(t *testing.T) (m *testMount, dir string, u *user) {
 	t.Helper()
 	m = newMount(t, options()...)
@@ -25,7 +25,7 @@ func shared(t *testing.T) (m *testMount, dir string, u *user) {
 	return m, dir, nil
 }
 
-// options allow set-id bits where they can be allowed at all.
+// options allow set-id bits where the user may allow them.
 func options() []string {
 	if isRoot() {
 		return []string{"suid"}
@@ -96,8 +96,8 @@ func TestPosixChmodByANonMemberClearsSetGID(t *testing.T) {
 	}
 }
 
-// TestPosixSetIDBitsGo: whoever changes a program without privilege takes from it
-// the identity that it would run with.
+// TestPosixSetIDBitsGo: a change by a program without privilege clears the set-id
+// bits.
 func TestPosixSetIDBitsGo(t *testing.T) {
 	_, dir, u := shared(t)
 	f := join(dir, "f")
@@ -119,7 +119,7 @@ func TestPosixSetIDBitsGo(t *testing.T) {
 			require.Equal(t, fmt.Sprintf("%o", after), fmt.Sprintf("%o", lstat(t, f).Mode&0o7777), "%s of %o", change, before)
 		}
 	}
-	if isRoot() { // privilege keeps them, except from a change of owner
+	if isRoot() { // a privileged write keeps them, chown clears them
 		require.NoError(t, syscall.Chmod(f, 0o6777))
 		write(t, f, "by root")
 		require.EqualValues(t, 0o6777, lstat(t, f).Mode&0o7777)

@@ -14,49 +14,49 @@ import (
 	"uploadfs/uploader/backing"
 )
 
-// In passthrough (Linux 6.9) the kernel reads and writes the backing file by
-// itself: the daemon names it at OPEN and hears of it again at FLUSH. All opens
-// of a regular file must do so, those for reading too: a cached open, or a mapping
-// left from one, makes the next passthrough open of the inode fail with EIO.
+// In passthrough (Linux 6.9) the kernel reads and writes the backing file by itself:
+// the daemon names it at OPEN, and its next request is FLUSH. All opens of a regular
+// file must pass through, those for reading too: a cached open, or a mapping left
+// from one, makes the next passthrough open of the inode fail with EIO.
 
 // errNoPassthrough is in the chain of an error that another write path avoids.
 var errNoPassthrough = errors.New("the mount cannot pass through")
 
 var _ = (fs.FilePassthroughFder)((*handle)(nil))
 
-// PassthroughFd names the file that the kernel reads and writes. It opens it anew
-// with the flags of the caller's open, so a descriptor for reading will do for
-// any, and it must be one: the kernel keeps it, and a descriptor for writing
-// would hide from [backing.HasWriter] whether anybody else has one.
+// PassthroughFd names the file that the kernel reads and writes. The kernel opens it
+// anew with the flags of the caller's open, so a descriptor for reading is enough.
+// It must be one: the kernel keeps it, and [backing.HasWriter] would take a
+// descriptor for writing for another program's.
 func (h *handle) PassthroughFd() (int, bool) {
-	if h.plain == nil {
+	if h.readOnly == nil {
 		return -1, false
 	}
-	return int(h.plain.Fd()), true
+	return int(h.readOnly.Fd()), true
 }
 
-// passThrough opens what PassthroughFd names, if the mount passes through.
-func (h *handle) passThrough() (err error) {
+// openReadOnly opens what PassthroughFd names, if the mount passes through.
+func (h *handle) openReadOnly() (err error) {
 	switch {
 	case h.node.root.path != Passthrough:
 	case h.writable:
-		h.plain, err = backing.ReopenReadOnly(h.file)
+		h.readOnly, err = backing.ReopenReadOnly(h.file)
 	default:
-		h.plain = h.file
+		h.readOnly = h.file
 	}
 	return err
 }
 
-// closePlain closes what passThrough opened.
-func (h *handle) closePlain() {
-	if h.plain != nil && h.plain != h.file {
-		h.plain.Close()
+// closeReadOnly closes what openReadOnly opened.
+func (h *handle) closeReadOnly() {
+	if h.readOnly != nil && h.readOnly != h.file {
+		h.readOnly.Close()
 	}
 }
 
-// stackDepth is how many filesystems may lie on one another below the mount: one
-// more than usual where the backing tree is on overlayfs, which is one itself.
-// Where the number is too small, the kernel refuses to pass through.
+// stackDepth is how many stacked filesystems may lie below the mount: one more than
+// usual where the backing tree is on overlayfs, which is stacked itself. If the
+// number is too small, the kernel refuses to pass through.
 func stackDepth(tree *backing.Tree) (int, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(tree.Fd(), &st); err != nil {
@@ -68,10 +68,10 @@ func stackDepth(tree *backing.Tree) (int, error) {
 	return 1, nil
 }
 
-// probe finds out whether the kernel passes through to this tree, by registering
-// a file of it: a kernel before 6.9 does not know the request, and without
-// CAP_SYS_ADMIN, or with too many filesystems on one another, it refuses. Better
-// now than at the first open, after which the mount could not change its mind.
+// probe finds out whether the kernel passes through to this tree: it registers a
+// file of the tree. A kernel before 6.9 does not know the request. Without
+// CAP_SYS_ADMIN, or with too many stacked filesystems, the kernel refuses it. After
+// the first open the mount could not fall back to write-back any more.
 func probe(server *fuse.Server, tree *backing.Tree) error {
 	if server.KernelSettings().Flags64()&fuse.CAP_PASSTHROUGH == 0 {
 		return fmt.Errorf("this kernel has no passthrough: it needs Linux 6.9")

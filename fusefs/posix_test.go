@@ -16,15 +16,14 @@ import (
 func TestPosix(t *testing.T) {
 	for name, test := range posixtest.All {
 		if name == "FcntlFlockLocksFile" {
-			continue // wants one process's two fcntl locks to conflict: they never do
+			continue // expects two fcntl locks of one process to conflict, which they never do
 		}
 		t.Run(name, func(t *testing.T) { test(t, newMount(t).dir) })
 	}
 }
 
 // TestAsOrdinaryUser runs the tests of files, attributes, mounts and tools again as a
-// user without any privilege, for whom fusermount3 mounts and whose daemon can
-// give no file away.
+// user without privilege: fusermount3 mounts, and the daemon can give no file away.
 func TestAsOrdinaryUser(t *testing.T) {
 	if !isRoot() {
 		m := newMount(t)
@@ -40,7 +39,7 @@ func TestAsOrdinaryUser(t *testing.T) {
 
 	cmd := exec.Command(join(dir, "tests"), "-test.timeout=5m", "-test.run=^Test(Posix|Attrs|Mount|Tool)")
 	cmd.Dir = dir
-	// Whatever write path is tested: passthrough is not for ordinary users.
+	// Not the write path under test: ordinary users have no passthrough.
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir, "UPLOADFS_TEST_WRITE_PATH=")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody.uid, Gid: nobody.gid}}
 	out, err := cmd.CombinedOutput()

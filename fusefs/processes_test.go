@@ -12,14 +12,14 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// TestProcessesShareADescriptor: whoever has duplicates of a descriptor, content
-// is sent once, when none is left, and the last to close it in the process that
-// opened it hears the result.
+// TestProcessesShareADescriptor: content is sent once, when the last duplicate of
+// the descriptor is closed. The last close in the process that opened it returns
+// the result.
 func TestProcessesShareADescriptor(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	for _, c := range []struct {
 		name, script string
-		later        bool // nobody who could be told closes it last
+		later        bool // the last close returns no result to a program
 	}{
 		{"dup", `
 a = os.open("f", os.O_WRONLY | os.O_CREAT); b = os.dup(a)
@@ -117,8 +117,8 @@ print("done", flush=True)
 	}
 }
 
-// TestProcessesInAnotherPIDNamespace: processes of containers. As root only, as
-// for an ordinary user the kernel may refuse them.
+// TestProcessesInAnotherPIDNamespace: processes of containers. Only root is sure to
+// be allowed to make one.
 func TestProcessesInAnotherPIDNamespace(t *testing.T) {
 	unshare := "unshare -pf"
 	if !isRoot() {
@@ -137,8 +137,8 @@ func TestProcessesInAnotherPIDNamespace(t *testing.T) {
 	require.Equal(t, int64(2), s.API.Stats().FilesCreated)
 }
 
-// TestProcessesKilledBesideOthers: a writer that is killed leaves half a file,
-// unless somebody else goes on with it.
+// TestProcessesKilledBesideOthers: a killed writer leaves half a file, unless another
+// process goes on with it.
 func TestProcessesKilledBesideOthers(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	p := s.start(`
@@ -152,7 +152,7 @@ os.write(a, b"parent"); os.close(a); print("closed", flush=True)
 	p.expect("killed")
 	require.Contains(t, []string{"writing", "interrupted"}, s.attr("f", "state"))
 	require.Zero(t, s.API.Stats().FilesCreated)
-	p.say("go on")
+	p.send("go on")
 	p.expect("closed")
 	s.completed("f", []byte("parent child parent"))
 	require.NoError(t, p.wait())
@@ -176,11 +176,11 @@ g.write(b"x" * 100); threading.Event().wait()' "$1"`,
 	require.Equal(t, int64(1), s.API.Stats().FilesCreated)
 }
 
-// TestProcessesKeyboardInterrupt is Ctrl-C for a program that handles the signal
-// itself: its close ends with EINTR, and the upload goes on.
+// TestProcessesKeyboardInterrupt is Ctrl-C for a program with a handler: its close
+// ends with EINTR, and the upload goes on.
 func TestProcessesKeyboardInterrupt(t *testing.T) {
 	s := newStack(t, stackOptions{})
-	reached, open := hold(s.API, local.OpComplete)
+	reached, open := blockCalls(s.API, local.OpComplete)
 	p := s.start(`
 import os, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -202,8 +202,8 @@ except KeyboardInterrupt: print("interrupted", flush=True)
 
 func init() { helpers["stores"] = storesHelper }
 
-// TestProcessesMappingOutlivesItsDescriptor: what a mapping changes after the
-// close is sent when the mapping is gone, whether anybody synced it or not.
+// TestProcessesMappingOutlivesItsDescriptor: what a mapping changes after the close
+// is sent when the mapping is gone, with and without msync.
 func TestProcessesMappingOutlivesItsDescriptor(t *testing.T) {
 	for _, how := range []string{"msync", "munmap", "exit"} {
 		t.Run(how, func(t *testing.T) {
@@ -224,7 +224,8 @@ func TestProcessesMappingOutlivesItsDescriptor(t *testing.T) {
 	}
 }
 
-// storesHelper stores to a file through a mapping before and after it closes it.
+// storesHelper stores to a file through a mapping, before and after it closes the
+// file.
 func storesHelper(args []string) error {
 	mem, err := storeAcrossClose(args[0], mib)
 	if err != nil {

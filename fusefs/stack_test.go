@@ -58,8 +58,8 @@ type stackOptions struct {
 	State      string // the state directory; one of the test's own if ""
 	API        local.Options
 	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
-	Wrap       func(http.Handler) http.Handler // round the API
-	Line       func(addr string) string        // what stands between the mount and the API's address
+	Wrap       func(http.Handler) http.Handler // around the API
+	Line       func(addr string) string        // a proxy before the API's address; returns its own
 }
 
 // newStack mounts, and unmounts when the test ends.
@@ -141,8 +141,8 @@ func (s *stack) mount() {
 	require.NoError(s.t, err)
 }
 
-// writePath is the write path to test: the best there is, or the one that the
-// environment names, so that one machine can test all.
+// writePath is the write path to test: the best available, or the one that the
+// environment names.
 func writePath() fusefs.WritePath { return fusefs.WritePath(os.Getenv("UPLOADFS_TEST_WRITE_PATH")) }
 
 // unmount ends the mount as a daemon does, without draining.
@@ -230,7 +230,7 @@ func (s *stack) completed(name string, want []byte) {
 	require.Fail(s.t, "unknown File", id)
 }
 
-// content is what the API holds.
+// content returns the bytes of a File.
 func (s *stack) content(fileID string) []byte {
 	s.t.Helper()
 	r, err := s.API.OpenContent(fileID)
@@ -241,7 +241,7 @@ func (s *stack) content(fileID string) []byte {
 	return b
 }
 
-// eventually waits for the state that a file comes to in the background.
+// eventually waits until the file is in the state.
 func (s *stack) eventually(name, state string) {
 	s.t.Helper()
 	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, 30*time.Second, 5*time.Millisecond,

@@ -9,10 +9,9 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// TestToolExitStatus has the API refuse everything, and looks at who says so. What
-// looks at the result of close(2) fails; what does not is told apart in the
-// README, which sends its users to `uploadfs wait`. Whoever moves from one list to
-// the other has to move there as well.
+// TestToolExitStatus: the API refuses everything, and each tool's exit status shows
+// whether it checks the result of close(2). The README lists the tools that do not,
+// and recommends `uploadfs wait` for them. Keep both lists the same.
 func TestToolExitStatus(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	s.API.SetIntercept(func(p local.Point) *local.Fault {

@@ -2,7 +2,7 @@ package fusefs_test
 
 import "testing"
 
-// TestToolFiles is what shells and the core utilities do to files.
+// TestToolFiles runs shells and the core utilities.
 func TestToolFiles(t *testing.T) {
 	runTools(t, stackOptions{}, []tool{
 		{name: "cp", do: `cp "$1" f; cmp "$1" f`},

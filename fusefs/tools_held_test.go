@@ -10,8 +10,8 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// TestToolFinalName: what programs write under a name of their own is sent once,
-// when it has the name by which people know it, and by that name.
+// TestToolFinalName: a file written under a temporary name is sent once, after the
+// rename, under its final name.
 func TestToolFinalName(t *testing.T) {
 	s := newStack(t, stackOptions{Names: uploader.NamePolicy{HoldFor: time.Hour}})
 	small := smallFiles(t)
@@ -69,7 +69,7 @@ func TestToolHoldAndExclude(t *testing.T) {
 	}
 	require.Zero(t, s.API.Stats().UploadsCreated)
 
-	// From one such name to another nothing is sent, to any other it is.
+	// A rename between two held names sends nothing, one to another name does.
 	s.run(`mv a.draft a.part; mv a.tmp a.tmp.log; mv cache/c.draft c.draft`)
 	require.Equal(t, "held", s.attr("a.part", "state"))
 	require.Equal(t, "excluded", s.attr("a.tmp.log", "state"))
@@ -80,7 +80,7 @@ func TestToolHoldAndExclude(t *testing.T) {
 		s.eventually(name, "completed")
 		s.completed(name, []byte(content))
 	}
-	// A name that is held now says nothing against a File that exists.
+	// A rename to a held name does not take an existing File away.
 	s.run(`mv a a.tmp; mv b cache/b`)
 	s.completed("a.tmp", []byte("a.draft\n"))
 	s.completed("cache/b", []byte("inbox/b\n"))
@@ -102,7 +102,7 @@ func TestToolHoldForEnds(t *testing.T) {
 	require.Equal(t, "held", s.attr("h.tmp", "state"))
 	s.opts.Names.HoldFor = 20 * time.Millisecond
 	s.unmount()
-	s.mount() // the next mount does not forget it either
+	s.mount() // the next mount knows it too
 	s.eventually("h.tmp", "completed")
 	s.completed("h.tmp", []byte("kept\n"))
 }
@@ -116,7 +116,7 @@ func TestToolNoHold(t *testing.T) {
 	require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
 }
 
-// TestExcludeOfTheNextMount: what is held and excluded is for each mount to say.
+// TestExcludeOfTheNextMount: each mount's own flags say what is held and excluded.
 func TestExcludeOfTheNextMount(t *testing.T) {
 	s := newStack(t, stackOptions{Background: true, Names: uploader.NamePolicy{Exclude: []string{"*.log"}, HoldFor: time.Hour}})
 	s.run(`echo log > a.log; echo log > b.log; echo tmp > c.tmp; echo done > d.dat`)

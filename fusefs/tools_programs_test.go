@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestToolArchives is what packs and unpacks.
+// TestToolArchives runs programs that pack and unpack.
 func TestToolArchives(t *testing.T) {
 	runTools(t, stackOptions{}, []tool{
 		{name: "tar in", do: `tar cf "$3/a.tar" -C "$2" .; tar xf "$3/a.tar"; diff -r "$2" .; [[ ! a.txt -nt "$2/a.txt" ]]`},
@@ -27,8 +27,8 @@ func TestToolArchives(t *testing.T) {
 	})
 }
 
-// TestToolRsync is rsync, which writes under a name of its own that is held, and
-// renames. A file that has not changed is not written, and not sent, again.
+// TestToolRsync: rsync writes under a held name and renames. It neither writes nor
+// sends an unchanged file again.
 func TestToolRsync(t *testing.T) {
 	runTools(t, stackOptions{}, []tool{
 		{name: "plain", do: `rsync "$1" f; cmp "$1" f`, later: true},
@@ -48,8 +48,8 @@ func TestToolRsync(t *testing.T) {
 	})
 }
 
-// TestToolEditors is what edits a file: the new content comes under another name,
-// which is then renamed to the file's.
+// TestToolEditors runs editors, which write the new content under another name and
+// rename it.
 func TestToolEditors(t *testing.T) {
 	runTools(t, stackOptions{}, []tool{
 		{name: "sed -i", do: `cp "$2/a.txt" f; sed -i s/line/row/ f; grep -q row f; sed s/line/row/ "$2/a.txt" | cmp - f`, uploads: 2, later: true},
@@ -63,8 +63,8 @@ func TestToolEditors(t *testing.T) {
 	})
 }
 
-// TestToolDatabases is git and sqlite, which keep more than one file in step and
-// lock, map and sync them. Their files are read by them as well.
+// TestToolDatabases: git and sqlite keep several files in step. They lock, map, sync
+// and read them.
 func TestToolDatabases(t *testing.T) {
 	identity := `export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b
 		export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=core.hooksPath GIT_CONFIG_VALUE_0=/dev/null
@@ -93,7 +93,8 @@ func TestToolDatabases(t *testing.T) {
 	})
 }
 
-// TestToolDownload is curl, whose server may or may not say how much is to come.
+// TestToolDownload runs curl, with a server that gives the length and one that does
+// not.
 func TestToolDownload(t *testing.T) {
 	_, content := source(t, 9*mib+123)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -113,7 +114,7 @@ func TestToolDownload(t *testing.T) {
 	})
 }
 
-// TestToolPython is what Python programs do, one script each.
+// TestToolPython runs typical Python scripts.
 func TestToolPython(t *testing.T) {
 	var tools []tool
 	for _, p := range []struct {

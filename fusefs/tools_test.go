@@ -13,29 +13,28 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// tool is a program that people use on files, run in an empty directory of a
-// mount. Its arguments are a file of two parts ($1), a directory of small files
-// ($2) and an empty directory ($3), none of them in the mount.
+// tool is a program that runs in an empty directory of a mount. Its arguments are a
+// file of two parts ($1), a directory of small files ($2) and an empty directory
+// ($3), none of them in the mount.
 type tool struct {
 	name string
-	do   string // bash; it fails with the first command that does
+	do   string // bash, with set -e
 
-	// uploads is how many Uploads it makes: one for each close that left
-	// another content behind. 0 is one for each file with content that there is
-	// afterwards.
+	// uploads is how many Uploads it makes: one for each close that left another
+	// content. 0 stands for one for each file with content.
 	uploads int
 
-	// together is set where several programs write one file: of their closes,
-	// those that come while a commit of their content is under way share it.
+	// together is set where several programs write one file: closes that arrive
+	// during a commit of their content share it.
 	together bool
 
-	// later is set for tools whose last word is a rename. It waits for nothing,
-	// so the File is there soon, and not already when the tool ends.
+	// later is set for tools that end with a rename. A rename does not wait, so
+	// the File may appear after the tool has ended.
 	later bool
 }
 
-// toolCommands are the commands that the tools are made of, beyond those that every
-// system has. All are needed: a table that shrinks by itself proves nothing.
+// toolCommands are the commands that the tools need beyond those of every system. A
+// missing one fails the test: a table that shrinks by itself proves nothing.
 var toolCommands = []string{"curl", "git", "python3", "rsync", "setfattr", "sqlite3", "unzip", "vim", "zip"}
 
 // runTools runs each tool, and compares the API with the mount.
@@ -68,20 +67,20 @@ func runTools(t *testing.T, o stackOptions, tools []tool) {
 				require.Equal(t, want, files, "Files")
 				require.Equal(t, want, uploads, "Uploads")
 			}
-			require.Zero(t, s.pending(), "an Upload that nobody completes or cancels")
+			require.Zero(t, s.pending(), "an Upload that is neither completed nor cancelled")
 		})
 	}
 }
 
-// in is the stack for a subtest.
+// in returns the stack for a subtest.
 func (s *stack) in(t *testing.T) *stack {
 	sub := *s
 	sub.t = t
 	return &sub
 }
 
-// allCompleted checks that the API has every file below dir as the mount has it,
-// and returns how many files with content that are, whatever names each has.
+// allCompleted checks that the API has every file below dir as the mount has it. It
+// returns the number of files with content; one with several names counts once.
 func (s *stack) allCompleted(dir string, later bool) int {
 	s.t.Helper()
 	inodes := map[string]bool{}

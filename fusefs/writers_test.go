@@ -12,8 +12,8 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// TestWritersOfOneFile has several append to one file at a time: every File is a
-// content that the file had at a close, of whole lines.
+// TestWritersOfOneFile: several programs append to one file at a time. Every File is
+// a content that the file had at a close, of whole lines.
 func TestWritersOfOneFile(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	const line, writers, each = 5000, 4, 20
@@ -31,8 +31,8 @@ func TestWritersOfOneFile(t *testing.T) {
 	require.Len(t, strings.Fields(string(content)), writers*each)
 }
 
-// TestWritersTakeTurns has several write another content each over one file:
-// every File is a content that some reader could have seen at a close.
+// TestWritersTakeTurns: several programs overwrite one file, each with another
+// content. Every File is a content that a reader could have seen at a close.
 func TestWritersTakeTurns(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	s.run(`for i in 1 2 3 4 5 6; do
@@ -46,9 +46,9 @@ func TestWritersTakeTurns(t *testing.T) {
 	}
 }
 
-// TestWriteDuringCommit changes the file at each step of its commit, while that is
-// held back: through another descriptor, a mapping, and a rename over it. The
-// File is the content of a close, and in the end that of the last one.
+// TestWriteDuringCommit blocks each step of a commit and changes the file meanwhile:
+// through another descriptor, a mapping, and a rename over it. Every File is the
+// content of a close, the last one that of the last close.
 func TestWriteDuringCommit(t *testing.T) {
 	const content = 100000 // bytes: two parts
 	before, after := bytes.Repeat([]byte("1"), content), bytes.Repeat([]byte("2"), content)
@@ -68,13 +68,13 @@ os.replace("g", "f")`, after},
 		for _, op := range []local.Op{local.OpCreate, local.OpPart, local.OpComplete} {
 			t.Run(fmt.Sprint(how, " during ", op), func(t *testing.T) {
 				s := newStack(t, stackOptions{Part: 64 << 10})
-				reached, open := hold(s.API, op)
+				reached, open := blockCalls(s.API, op)
 				first := s.start(`
 with open("f", "wb", 0) as f: f.write(b"1" * (100000))
 print("closed", flush=True)
 `)
 				<-reached
-				// A reader sees what is there, whatever is on its way.
+				// A reader sees the file's content, not what is being sent.
 				require.True(t, bytes.Equal(before, s.read("f")))
 				second := s.start("import mmap, os\nprint('ready', flush=True)\n" + c.script + "\nprint('closed', flush=True)\n")
 				second.expect("ready")
