@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +43,7 @@ type stack struct {
 	API   *local.Server
 	Up    *uploader.Uploader
 	Mount *fusefs.Server
+	log   *testLog
 	tree  *backing.Tree
 	http  *openai.Backend
 	opts  stackOptions
@@ -66,7 +69,7 @@ type stackOptions struct {
 // newStack mounts, and unmounts when the test ends.
 func newStack(t testing.TB, o stackOptions) *stack {
 	t.Helper()
-	s := &stack{t: t, opts: o, Dir: filepath.Join(t.TempDir(), "mnt"), State: o.State}
+	s := &stack{t: t, opts: o, log: &testLog{t: t}, Dir: filepath.Join(t.TempDir(), "mnt"), State: o.State}
 	if s.State == "" {
 		s.State = t.TempDir()
 	}
@@ -144,7 +147,7 @@ func (s *stack) mount() {
 	if timeout == 0 {
 		timeout = time.Minute
 	}
-	log := slog.New(slog.NewTextHandler(testLog{s.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	s.Up, err = uploader.Open(uploader.Options{
 		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
 		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
@@ -181,12 +184,30 @@ func (s *stack) unmount() {
 	require.NoError(s.t, s.tree.Close())
 }
 
-// testLog sends log lines to the test's own output.
-type testLog struct{ t testing.TB }
+// testLog sends log lines to the test's own output, and keeps them.
+type testLog struct {
+	t testing.TB
 
-func (l testLog) Write(b []byte) (int, error) {
-	l.t.Log(strings.TrimSpace(string(b)))
+	mu    sync.Mutex // guards lines
+	lines []string
+}
+
+func (l *testLog) Write(b []byte) (int, error) {
+	line := strings.TrimSpace(string(b))
+	l.t.Log(line)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
 	return len(b), nil
+}
+
+// has reports whether one line has all these words.
+func (l *testLog) has(words ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.lines, func(line string) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
+	})
 }
 
 func (s *stack) path(name string) string { return filepath.Join(s.Dir, name) }
