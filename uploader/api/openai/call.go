@@ -12,6 +12,7 @@ import (
 	"net/http/httptrace"
 	"net/textproto"
 	"net/url"
+	"strings"
 	"sync/atomic"
 
 	"uploadfs/uploader/api"
@@ -198,6 +199,13 @@ func (x *exchange) roundTrip(req *http.Request, next option.MiddlewareNext) (*ht
 	if err != nil {
 		return nil, err
 	}
+	if again := x.redirected(req, res); again != nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))
+		_ = res.Body.Close()
+		if res, err = next(again); err != nil {
+			return nil, err
+		}
+	}
 	defer res.Body.Close()
 	x.status = res.StatusCode
 	if x.into != nil && res.StatusCode/100 == 2 {
@@ -222,6 +230,45 @@ func (x *exchange) roundTrip(req *http.Request, next option.MiddlewareNext) (*ht
 	res.Header.Set("Content-Type", "application/json") // some gateways drop it
 	res.Body = io.NopCloser(bytes.NewReader(x.answer))
 	return res, nil
+}
+
+// redirected returns the request to make instead of req after the answer res: a 307 to
+// another path of the same server is followed once, with its body and its key. It is
+// nil after any other answer.
+func (x *exchange) redirected(req *http.Request, res *http.Response) *http.Request {
+	if res.StatusCode != http.StatusTemporaryRedirect {
+		return nil
+	}
+	to, err := res.Location()
+	if err != nil || to.User != nil || !sameOrigin(req.URL, to) {
+		return nil
+	}
+	again := req.Clone(req.Context())
+	again.URL, again.Host = to, ""
+	switch {
+	case x.part != nil:
+		x.part.attach(again)
+	case req.GetBody != nil:
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil
+		}
+	}
+	return again
+}
+
+// sameOrigin reports whether two URLs have the same scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	port := func(u *url.URL) string {
+		switch {
+		case u.Port() != "":
+			return u.Port()
+		case u.Scheme == "https":
+			return "443"
+		default:
+			return "80"
+		}
+	}
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
 }
 
 // report tells the caller how much of the part the peer has acknowledged. The

@@ -30,8 +30,8 @@ const (
 // newClient returns a client with at most conns connections, all of them kept.
 //
 // It speaks HTTP/1.1 only: HTTP/2 would put all parts on one connection, and so
-// under one congestion window. It follows no redirects: it would send a part twice,
-// and the key to a host that the user did not choose.
+// under one congestion window. It follows no redirects by itself: it would send the key
+// to a host that the user did not choose. See exchange.redirected.
 func newClient(cfg Config, conns int) *http.Client {
 	dial := cfg.Dial
 	if dial == nil {
