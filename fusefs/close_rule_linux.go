@@ -33,22 +33,11 @@ type callers struct {
 
 func newCallers() *callers { return &callers{} }
 
-// mounted learns the mount's device from the mount point it has just got.
-func (r *callers) mounted(mountPoint string) error {
-	mounts, err := procfs.Mounts()
-	device := ""
-	for _, m := range mounts {
-		if m.Point == mountPoint {
-			device = m.Device // the last one is on top
-		}
-	}
-	if err == nil && device == "" {
-		err = fmt.Errorf("%s is not in the list of mounts", mountPoint)
-	}
+// mounted notes the device of the mount.
+func (r *callers) mounted(device string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.device = device
-	return err
 }
 
 func (r *callers) mountDevice() string {

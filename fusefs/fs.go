@@ -38,6 +38,7 @@ package fusefs
 
 import (
 	"log/slog"
+	"os"
 
 	"uploadfs/uploader"
 	"uploadfs/uploader/backing"
@@ -77,6 +78,10 @@ type MountOptions struct {
 	// Source is the mount's source in /proc/self/mountinfo and the first column of
 	// df(1): the state directory, by which clients find the daemon.
 	Source string
+
+	// Dir is the directory to mount on, from [OpenMountPoint]; it stays the
+	// caller's. nil: Mount resolves and opens its mountPoint itself.
+	Dir *os.File
 
 	// Options are those of mount(8)'s -o, one each: allow_other, ro, noexec, ….
 	// nosuid and nodev hold unless suid and dev are among them.

@@ -99,7 +99,7 @@ func reports(ctx context.Context, args []string) ([]mount.Report, error) {
 	var list []mount.Report
 	var errs []error
 	for _, m := range entries {
-		rep, err := mount.NewClient(m.Source).Status(ctx)
+		rep, err := mount.NewClient(m).Status(ctx)
 		switch {
 		case err == nil:
 			list = append(list, rep)
