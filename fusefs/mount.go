@@ -32,9 +32,10 @@ const (
 
 // Server is a mount that is being served. Its methods may be called concurrently.
 type Server struct {
-	fuse *fuse.Server
-	path WritePath
-	done chan struct{} // closed when the last request has been answered
+	fuse  *fuse.Server
+	path  WritePath
+	notes *mountNotes
+	done  chan struct{} // closed when the last request has been answered
 }
 
 // Mount mounts the tree on the directory mountPoint and serves it until it is
@@ -115,14 +116,14 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
 	}
 	closeOnExec()
-	s := &Server{fuse: server, path: path, done: make(chan struct{})}
+	s := &Server{fuse: server, path: path, notes: &root.callers.notes, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
 		server.Serve()
 	}()
 	err = server.WaitMount()
 	if err == nil {
-		err = root.callers.mounted(mountPoint)
+		err = root.callers.mounted(mountPoint, m.Options)
 	}
 	if err == nil && path == Passthrough {
 		if why := probe(server, o.Tree); why != nil {
@@ -190,6 +191,10 @@ func (s *Server) Unmount() error {
 		return s.fuse.Unmount()
 	}
 }
+
+// Notes are what users of the mount should know, one sentence each: which programs it
+// cannot observe, and who owns their files. More may follow as programs write.
+func (s *Server) Notes() []string { return s.notes.list() }
 
 // WritePath is the write path in use, never Auto.
 func (s *Server) WritePath() WritePath { return s.path }

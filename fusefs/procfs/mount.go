@@ -2,6 +2,7 @@ package procfs
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/moby/sys/mountinfo"
 )
@@ -15,6 +16,7 @@ type Mount struct {
 	Point  string // where
 	Type   string // such as ext4 or fuse.uploadfs
 	Source string // what the mounting program gave
+	Shared bool   // it has a peer group: other namespaces may have it too
 }
 
 // Mounts lists the mounts of this process's namespace in the kernel's order: of
@@ -35,6 +37,7 @@ func list(infos []*mountinfo.Info, err error) ([]Mount, error) {
 			Point:  m.Mountpoint,
 			Type:   m.FSType,
 			Source: m.Source,
+			Shared: strings.Contains(m.Optional, "shared:"),
 		}
 	}
 	return mounts, nil

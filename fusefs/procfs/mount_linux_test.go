@@ -16,8 +16,8 @@ func TestParseMounts(t *testing.T) {
 	list, err := parseMounts(strings.NewReader(lines))
 	require.NoError(t, err)
 	require.Equal(t, []Mount{
-		{ID: 27, Device: "254:0", Root: "/", Point: "/", Type: "ext4", Source: "/dev/vda"},
-		{ID: 42, Device: "0:39", Root: "/sub/dir", Point: "/home/u/my up\\\n\t#x", Type: "fuse.uploadfs", Source: "/var/lib/uploadfs/a b"},
+		{ID: 27, Device: "254:0", Root: "/", Point: "/", Type: "ext4", Source: "/dev/vda", Shared: true},
+		{ID: 42, Device: "0:39", Root: "/sub/dir", Point: "/home/u/my up\\\n\t#x", Type: "fuse.uploadfs", Source: "/var/lib/uploadfs/a b", Shared: true},
 		{ID: 43, Device: "0:40", Root: "/", Point: "/mnt", Type: "tmpfs"},
 	}, list)
 
