@@ -58,6 +58,18 @@ const (
 	Writeback WritePath = "writeback"
 )
 
+// UnseenWriters says what a close means by a program that the daemon cannot look at:
+// one of another user for a daemon without privilege, or one in another PID
+// namespace.
+type UnseenWriters string
+
+const (
+	// UnseenBackground commits once, after the last close, which does not wait.
+	UnseenBackground UnseenWriters = "background"
+	// UnseenCommit commits at every close, which waits. It may publish half a file.
+	UnseenCommit UnseenWriters = "commit"
+)
+
 // Options are the parts of a mount. Tree, Uploader and Logger are required; they stay
 // the caller's and must outlive the mount.
 type Options struct {
@@ -68,6 +80,10 @@ type Options struct {
 	// CloseBackground makes close return before the commit ends; the error of the
 	// commit shows in the attributes only.
 	CloseBackground bool
+
+	// UnseenWriters is what a close means by a program that cannot be observed; "" is
+	// UnseenBackground.
+	UnseenWriters UnseenWriters
 
 	// WritePath is the path to use; "" is Auto.
 	WritePath WritePath

@@ -36,6 +36,7 @@ type Server struct {
 	fuse  *fuse.Server
 	mount procfs.Mount // as it was when it was made
 	path  WritePath
+	notes *mountNotes
 	done  chan struct{} // closed when the last request has been answered
 }
 
@@ -117,7 +118,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 		fo.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
 	g := &nameLock{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
-	s := &Server{path: path, done: make(chan struct{})}
+	s := &Server{path: path, notes: &root.callers.notes, done: make(chan struct{})}
 	if s.fuse, err = connect(g, mountPoint, m.Dir, &fo.MountOptions); err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
 	}
@@ -128,7 +129,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 	err = s.fuse.WaitMount()
 	if err == nil {
 		s.mount, err = identify(m.Dir)
-		root.callers.mounted(s.mount.Device)
+		root.callers.mounted(s.mount, m.Options)
 	}
 	if err == nil && path == Passthrough {
 		if why := probe(s.fuse, o.Tree); why != nil {
@@ -204,6 +205,10 @@ func (s *Server) Unmount() error {
 
 // Mounted is the mount as it was when it was made; see [Current].
 func (s *Server) Mounted() procfs.Mount { return s.mount }
+
+// Notes are what users of the mount should know, one sentence each: which programs it
+// cannot observe, and who owns their files. More may follow as programs write.
+func (s *Server) Notes() []string { return s.notes.list() }
 
 // WritePath is the write path in use, never Auto.
 func (s *Server) WritePath() WritePath { return s.path }

@@ -27,6 +27,9 @@ func (s *Server) Wait() {}
 // Unmount does nothing: there is no mount.
 func (s *Server) Unmount() error { return nil }
 
+// Notes is empty: there is no mount.
+func (s *Server) Notes() []string { return nil }
+
 // WritePath is "": there is no mount.
 func (s *Server) WritePath() WritePath { return "" }
 

@@ -19,6 +19,7 @@ type Mount struct {
 	Type   string // such as ext4 or fuse.uploadfs
 	Source string // what the mounting program gave
 	Owner  int    // of a FUSE mount: the user who mounted it, as user_id= says; else -1
+	Shared bool   // it has a peer group: other namespaces may have it too
 }
 
 // Same reports whether two entries are of one mount. An ID may be used again after
@@ -45,6 +46,7 @@ func list(infos []*mountinfo.Info, err error) ([]Mount, error) {
 			Type:   m.FSType,
 			Source: m.Source,
 			Owner:  owner(m.VFSOptions),
+			Shared: strings.Contains(m.Optional, "shared:"),
 		}
 	}
 	return mounts, nil

@@ -16,8 +16,8 @@ func TestParseMounts(t *testing.T) {
 	list, err := parseMounts(strings.NewReader(lines))
 	require.NoError(t, err)
 	require.Equal(t, []Mount{
-		{ID: 27, Parent: 1, Device: "254:0", Root: "/", Point: "/", Type: "ext4", Source: "/dev/vda", Owner: -1},
-		{ID: 42, Parent: 27, Device: "0:39", Root: "/sub/dir", Point: "/home/u/my up\\\n\t#x", Type: "fuse.uploadfs", Source: "/var/lib/uploadfs/a b", Owner: 1000},
+		{ID: 27, Parent: 1, Device: "254:0", Root: "/", Point: "/", Type: "ext4", Source: "/dev/vda", Shared: true, Owner: -1},
+		{ID: 42, Parent: 27, Device: "0:39", Root: "/sub/dir", Point: "/home/u/my up\\\n\t#x", Type: "fuse.uploadfs", Source: "/var/lib/uploadfs/a b", Shared: true, Owner: 1000},
 		{ID: 43, Parent: 27, Device: "0:40", Root: "/", Point: "/mnt", Type: "tmpfs", Owner: -1},
 	}, list)
 
