@@ -52,6 +52,7 @@ type stack struct {
 type stackOptions struct {
 	Part       int64 // part size, bytes; 8 MiB if 0, auto if negative
 	Background bool
+	Unseen     fusefs.UnseenWriters
 	Timeout    time.Duration // of close
 	Names      uploader.NamePolicy
 	NoMD5      bool
@@ -160,7 +161,8 @@ func (s *stack) mount() {
 		path = writePath()
 	}
 	s.Mount, err = fusefs.Mount(s.Dir,
-		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background, WritePath: path},
+		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background,
+			UnseenWriters: s.opts.Unseen, WritePath: path},
 		fusefs.MountOptions{Source: s.State, Options: s.opts.Options})
 	require.NoError(s.t, err)
 }
