@@ -180,9 +180,9 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 		if end > int64(st.Size) {
 			return errnoOf(h.writer.Resize(end, do))
 		}
-		return errnoOf(do()) // space for what is there: the content stays
+		return errnoOf(h.node.changing(pathFD(h.fd), true, do)) // space for what is there: the content stays
 	case keep:
-		return errnoOf(do())
+		return errnoOf(h.node.changing(pathFD(h.fd), true, do))
 	case punch | keep, zero | keep:
 		end = max(start, min(end, int64(st.Size)))
 	case zero:

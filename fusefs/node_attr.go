@@ -96,25 +96,8 @@ func (n *node) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn,
 // setattr makes the changes in an order in which none undoes another: chown clears
 // set-id bits, and truncate sets mtime.
 func (n *node) setattr(p pathFD, h *handle, in *fuse.SetAttrIn) error {
-	uid, setUID := in.GetUID()
-	gid, setGID := in.GetGID()
-	if setUID || setGID {
-		if err := p.chown(orKeep(uid, setUID), orKeep(gid, setGID)); err != nil {
-			return err
-		}
-	}
-	if killsSetID(in.Valid) {
-		if err := n.dropSetID(p); err != nil {
-			return err
-		}
-	}
-	if mode, ok := in.GetMode(); ok {
-		if n.Mode() == unix.S_IFLNK {
-			return unix.EOPNOTSUPP // as every Linux filesystem
-		}
-		if err := p.chmod(mode); err != nil {
-			return err
-		}
+	if err := n.changing(p, false, func() error { return n.setOwnerAndMode(p, in) }); err != nil {
+		return err
 	}
 	if size, ok := in.GetSize(); ok {
 		if err := n.resize(p, h, int64(size)); err != nil {
@@ -129,16 +112,40 @@ func (n *node) setattr(p pathFD, h *handle, in *fuse.SetAttrIn) error {
 			timeToSet(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 			timeToSet(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec))
 	}
-	if in.Valid&fuse.FATTR_MTIME == 0 || n.Mode() != unix.S_IFREG {
-		return set()
-	}
-	return n.root.Uploader.Touch(n.key(), func() (int64, error) {
-		if err := set(); err != nil {
-			return 0, err
+	return n.changing(p, in.Valid&fuse.FATTR_MTIME != 0, set)
+}
+
+// setOwnerAndMode makes the changes that concern neither size nor times.
+func (n *node) setOwnerAndMode(p pathFD, in *fuse.SetAttrIn) error {
+	uid, setUID := in.GetUID()
+	gid, setGID := in.GetGID()
+	if setUID || setGID {
+		if err := p.chown(orKeep(uid, setUID), orKeep(gid, setGID)); err != nil {
+			return err
 		}
-		st, err := p.stat()
-		return st.Mtime.Sec*1e9 + int64(st.Mtime.Nsec), err
-	})
+	}
+	if killsSetID(in.Valid) {
+		if err := n.dropSetID(p); err != nil {
+			return err
+		}
+	}
+	mode, ok := in.GetMode()
+	switch {
+	case !ok:
+		return nil
+	case n.Mode() == unix.S_IFLNK:
+		return unix.EOPNOTSUPP // as every Linux filesystem
+	}
+	return p.chmod(mode)
+}
+
+// changing surrounds do, which changes metadata of the inode but not its content;
+// mtime says that it may set the mtime.
+func (n *node) changing(p pathFD, mtime bool, do func() error) error {
+	if n.Mode() != unix.S_IFREG {
+		return do()
+	}
+	return n.root.Uploader.ChangeMetadata(do, uploader.MetadataChange{Key: n.key(), Mtime: mtime, Stat: p.info})
 }
 
 // killsSetID reports whether a SETATTR with these valid bits asks to clear set-id
@@ -175,7 +182,7 @@ func (n *node) resize(p pathFD, h *handle, size int64) error {
 	if h != nil && h.writer != nil {
 		return h.resize(size)
 	}
-	f, err := p.openWritable()
+	f, err := n.openWritable(p)
 	if err != nil {
 		return err
 	}

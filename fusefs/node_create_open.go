@@ -42,7 +42,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 	defer p.close()
 	var f *os.File
 	if opensForWriting(flags) {
-		f, err = p.openWritable()
+		f, err = n.openWritable(p)
 	} else {
 		f, err = p.open(unix.O_RDONLY | int(flags)&unix.O_NOATIME)
 	}
@@ -56,6 +56,24 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		return nil, 0, errnoOf(err)
 	}
 	return h, n.openReply(flags), 0
+}
+
+// openWritable opens a regular file for writing and reading. In write-back the
+// kernel reads a page before it changes a part of it, and the uploader reads what
+// it sends.
+//
+// A daemon that is not root may own a file that it cannot read (mode 0200). It
+// gives itself the permission while it opens the file.
+func (n *node) openWritable(p pathFD) (f *os.File, err error) {
+	f, err = p.open(unix.O_RDWR)
+	if err != unix.EACCES {
+		return f, err
+	}
+	err = n.changing(p, false, func() error {
+		f, err = p.openAsOwner()
+		return err
+	})
+	return f, err
 }
 
 func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {

@@ -9,6 +9,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader"
 )
 
 func (n *node) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
@@ -67,7 +69,10 @@ func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, o
 		return nil, errnoOf(err)
 	}
 	// Through the link in /proc, because AT_EMPTY_PATH wants a capability.
-	if err := unix.Linkat(unix.AT_FDCWD, p.link(), int(dir), name, unix.AT_SYMLINK_FOLLOW); err != nil {
+	err = old.changing(p, false, func() error {
+		return unix.Linkat(unix.AT_FDCWD, p.link(), int(dir), name, unix.AT_SYMLINK_FOLLOW)
+	})
+	if err != nil {
 		return nil, errnoOf(err)
 	}
 	st, err := p.stat()
@@ -94,7 +99,8 @@ func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
 	if err != nil {
 		return errnoOf(err)
 	}
-	if err := unix.Unlinkat(int(dir), name, 0); err != nil {
+	err = n.root.Uploader.ChangeMetadata(func() error { return unix.Unlinkat(int(dir), name, 0) }, victim.metadata(2)...)
+	if err != nil {
 		return errnoOf(err)
 	}
 	n.root.nameRemoved(victim, n.childPath(name))
@@ -126,21 +132,37 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 	}
 	defer newDir.close()
 
-	st, err := statAt(int(oldDir), name)
+	source, err := openName(oldDir, name)
 	if err != nil {
 		return errnoOf(err)
 	}
-	victim := pathFD(-1)
-	if flags == 0 {
+	defer source.close()
+	st, err := source.stat()
+	if err != nil {
+		return errnoOf(err)
+	}
+	victim, exchanged := pathFD(-1), pathFD(-1)
+	switch {
+	case flags == 0:
 		if victim, err = n.root.openVictim(newDir, newName); err != nil && err != unix.ENOENT {
 			return errnoOf(err)
 		}
-	}
-	if err := unix.Renameat2(int(oldDir), name, int(newDir), newName, uint(flags)); err != nil {
-		return errnoOf(err)
+	case flags&unix.RENAME_EXCHANGE != 0:
+		if exchanged, err = openName(newDir, newName); err != nil {
+			return errnoOf(err)
+		}
+		defer exchanged.close()
 	}
 	// The paths are those from before: go-fuse's tree changes after this.
 	oldPath, newPath := n.childPath(name), to.childPath(newName)
+	changes := append(source.metadata(1), victim.metadata(2)...)
+	changes = append(changes, exchanged.metadata(1)...)
+	err = n.root.Uploader.ChangeMetadata(func() error {
+		return unix.Renameat2(int(oldDir), name, int(newDir), newName, uint(flags))
+	}, changes...)
+	if err != nil {
+		return errnoOf(err)
+	}
 	if flags&unix.RENAME_EXCHANGE != 0 {
 		n.root.Uploader.Exchanged(oldPath, newPath)
 		return 0
@@ -158,12 +180,31 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 // openVictim opens the file that is about to lose the name. The descriptor is closed
 // after nameLock.names is unlocked: to free a large file's blocks takes long.
 func (r *root) openVictim(dir pathFD, name string) (pathFD, error) {
-	fd, err := unix.Openat(int(dir), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, err
+	p, err := openName(dir, name)
+	if err == nil {
+		r.closeLater.add(int(p))
 	}
-	r.closeLater.add(fd)
-	return pathFD(fd), nil
+	return p, err
+}
+
+// openName finds the inode of a name in the directory dir. The caller closes it.
+func openName(dir pathFD, name string) (pathFD, error) {
+	fd, err := unix.Openat(int(dir), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	return pathFD(fd), err
+}
+
+// metadata is the change of a regular file with at least so many names, for
+// [uploader.Uploader.ChangeMetadata]; none for another. A negative descriptor is no
+// file. One that loses its last name has no record any more.
+func (p pathFD) metadata(names uint32) []uploader.MetadataChange {
+	if p < 0 {
+		return nil
+	}
+	st, err := p.stat()
+	if err != nil || st.fileType() != unix.S_IFREG || st.Nlink < names {
+		return nil
+	}
+	return []uploader.MetadataChange{{Key: st.key(), Stat: p.info}}
 }
 
 // nameRemoved tells the uploader that a file has lost the name rel.

@@ -110,7 +110,7 @@ func (n *node) Setxattr(ctx context.Context, attr string, data []byte, flags uin
 		return errnoOf(err)
 	}
 	defer p.close()
-	return errnoOf(unix.Setxattr(p.link(), attr, data, int(flags)))
+	return errnoOf(n.changing(p, false, func() error { return unix.Setxattr(p.link(), attr, data, int(flags)) }))
 }
 
 // Removexattr succeeds without effect for attributes of ours that are read-only: so
@@ -128,7 +128,7 @@ func (n *node) Removexattr(ctx context.Context, attr string) syscall.Errno {
 		return errnoOf(err)
 	}
 	defer p.close()
-	err = unix.Removexattr(p.link(), attr)
+	err = n.changing(p, false, func() error { return unix.Removexattr(p.link(), attr) })
 	if our && err == unix.ENODATA {
 		return 0
 	}

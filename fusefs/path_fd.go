@@ -23,6 +23,9 @@ func (p pathFD) link() string { return "/proc/self/fd/" + strconv.Itoa(int(p)) }
 // stat describes the inode.
 func (p pathFD) stat() (stat, error) { return statAt(int(p), "") }
 
+// info describes the inode for the uploader.
+func (p pathFD) info() (backing.Info, error) { return backing.StatFd(int(p)) }
+
 // open opens the inode itself. The caller makes sure that it is a regular file or
 // a directory: to open anything else may block or have effects.
 func (p pathFD) open(flags int) (*os.File, error) {
@@ -35,25 +38,14 @@ func (p pathFD) open(flags int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), "backing file"), nil
 }
 
-// openWritable opens a regular file for writing and reading. In write-back the
-// kernel reads a page before it changes a part of it, and the uploader reads what
-// it sends.
-//
-// A daemon that is not root may own a file that it cannot read (mode 0200). It
-// gives itself the permission while it opens the file.
-func (p pathFD) openWritable() (*os.File, error) {
+// openAsOwner opens for writing and reading a regular file whose mode forbids that to
+// its owner, which the daemon must be. The mode is as before when it returns.
+func (p pathFD) openAsOwner() (*os.File, error) {
+	st, err := p.stat()
+	if err != nil || int(st.Uid) != os.Geteuid() || p.chmod(st.perm()|0o600) != nil {
+		return nil, unix.EACCES
+	}
 	f, err := p.open(unix.O_RDWR)
-	if err != unix.EACCES {
-		return f, err
-	}
-	st, serr := p.stat()
-	if serr != nil || int(st.Uid) != os.Geteuid() {
-		return nil, err
-	}
-	if p.chmod(st.perm()|0o600) != nil {
-		return nil, err
-	}
-	f, err = p.open(unix.O_RDWR)
 	if cerr := p.chmod(st.perm()); cerr != nil && err == nil {
 		f.Close()
 		return nil, cerr

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"uploadfs/fusefs"
+	"uploadfs/fusefs/procfs"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api/openai"
 	"uploadfs/uploader/api/retry"
@@ -71,6 +72,8 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		Purpose:      c.Purpose,
 		Names:        c.Names,
 		CloseTimeout: c.CloseTimeout,
+		SyncOnClose:  true,
+		BootID:       procfs.BootID(),
 		Logger:       log,
 	})
 	if err != nil {

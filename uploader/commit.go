@@ -348,8 +348,8 @@ func (s *session) recordFile(target uint64, x *transfer, file api.File, md5 stri
 	}
 	s.rec.FileID, s.rec.MD5 = file.ID, md5
 	s.rec.Size = x.spec.Bytes
-	if mtime, ok := s.observer.completed(); ok {
-		s.rec.Mtime = mtime
+	if now, ok := s.observer.completed(); ok {
+		s.rec.Mtime, s.rec.Ctime = now.Mtime, now.Ctime
 	}
 	s.rec.Parts = nil
 	for _, p := range x.parts {

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/backing"
 	"uploadfs/uploader/state"
 )
 
@@ -37,23 +38,53 @@ type facts struct {
 	diskFull   bool // a write may have failed of which only its program has heard
 	completing bool // Complete was called, and its outcome is not known
 
-	// changed says, of eventMounted, that the content is not that of which the record speaks.
-	changed bool
-	// wasOpen says, of eventMounted, that a writer had the file open when the daemon ended.
-	wasOpen bool
+	// What follows is of eventMounted, but for survived.
+
+	wasOpen   bool             // a writer had the file open when the daemon ended
+	sameSize  bool             // as at the close of which the record speaks
+	sameMtime backing.Tristate // the same; unknown where none was recorded
+	sameCtime backing.Tristate // the same, or in a copied tree, where it says nothing
+	sent      sentFact
+	// writer says whether the file is open for writing, or mapped, since an earlier mount.
+	writer backing.Tristate
+	// survived says whether the content cannot have been lost with the page cache:
+	// it is of this boot, or is recorded as on the disk.
+	survived backing.Tristate
 }
+
+// sentFact is what a comparison of the file with the parts that the API has has shown.
+type sentFact int
+
+const (
+	notCompared sentFact = iota
+	sentNothing          // there are no parts to compare with
+	sentDiffers
+	sentSome // what was sent is the same, and there is more
+	sentAll  // the whole file is what was sent
+)
 
 // decision is what becomes of the file: the state that it gets, and why.
 type decision struct {
 	to     state.State // "": it stays as it is
 	reason string      // of an interrupted file
 	err    error       // what the caller hears; nil where the decision is what was asked for
+
+	// compare says that facts.sent is needed first.
+	compare bool
+	// compareLater says that the file stays as it is, and is compared in the background.
+	compareLater bool
+	// watch says that a program still has the file open: decide again when it has gone.
+	watch bool
 }
 
 // Reasons of interrupted files.
 const (
 	reasonNotClosed = "its writer did not close it before the last daemon ended"
 	reasonChanged   = "its content changed while it was not mounted"
+	reasonUnknown   = "its content at its last close is not known: an earlier version wrote the record"
+	reasonOutlived  = "a program went on writing to it after the last daemon had ended"
+	reasonPowerCut  = "the machine was restarted before its content was known to be on the disk"
+	reasonDamaged   = "its local copy is damaged, and its File at the API is whole: the machine was restarted before the copy was known to be on the disk"
 	reasonNoRecord  = "found in the tree without a record of it"
 	reasonDiskFull  = "the disk is full, and only the program has heard of a write that failed"
 )
@@ -73,6 +104,9 @@ func decide(f facts) decision {
 	case eventRenamed:
 		if f.writers > 0 || f.state != state.Held && f.state != state.Excluded {
 			return decision{} // a close will decide, or has decided
+		}
+		if f.survived != backing.Yes && f.name != nameExcluded {
+			return decision{to: state.Interrupted, reason: reasonPowerCut}
 		}
 		return unlessSame(f, byName(f))
 	case eventDue:
@@ -107,28 +141,29 @@ func decideRetry(f facts) decision {
 	return decision{err: fmt.Errorf("the file is %s: there is nothing to try again", f.state)}
 }
 
+// decideMounted is what a restart means. What an earlier mount left goes on only with
+// the exact content of the close that its record speaks of.
 func decideMounted(f facts) decision {
-	switch f.state {
-	case state.Interrupted:
+	switch {
+	case f.state == state.Interrupted, f.state == state.Failed && f.lost:
 		return decision{}
-	case state.Writing:
+	case f.writer == backing.Yes:
+		return decision{watch: true}
+	case f.state == state.Writing:
 		return decision{to: state.Interrupted, reason: reasonNotClosed}
-	case state.Empty:
-		if f.size > 0 || f.wasOpen {
-			return decision{to: state.Interrupted, reason: reasonNotClosed}
-		}
+	case f.state == state.Empty && (f.size > 0 || f.wasOpen):
+		return decision{to: state.Interrupted, reason: reasonNotClosed}
+	case f.state == state.Empty:
 		return decision{}
-	case state.Failed:
-		if f.lost {
-			return decision{}
-		}
+	case f.state == state.Completed:
+		return decideCompleted(f)
+	case f.state == state.Excluded && f.name == nameExcluded && f.sameSize && f.survived != backing.Yes:
+		return decision{} // its next name decides
 	}
-	if f.changed {
-		return decision{to: state.Interrupted, reason: reasonChanged}
+	if d := decideContent(f); d.compare || d.to != "" {
+		return d
 	}
 	switch f.state {
-	case state.Completed:
-		return decision{}
 	case state.Excluded:
 		return unlessSame(f, byName(f))
 	case state.Held:
@@ -138,6 +173,62 @@ func decideMounted(f facts) decision {
 		return decision{to: state.Excluded}
 	}
 	return upload(f)
+}
+
+// decideCompleted is what a restart means for a file of which there is a File: its
+// local copy may have changed, or be damaged.
+func decideCompleted(f facts) decision {
+	reason := reasonChanged
+	if f.survived != backing.Yes {
+		reason = reasonDamaged
+	}
+	switch {
+	case !f.sameSize:
+		return decision{to: state.Interrupted, reason: reason}
+	case f.sameMtime == backing.Yes && f.survived == backing.Yes, f.sent == sentAll:
+		return decision{}
+	case f.sent != notCompared:
+		return decision{to: state.Interrupted, reason: reason}
+	case f.sameMtime == backing.Yes:
+		return decision{compareLater: true}
+	}
+	return decision{compare: true}
+}
+
+// decideContent says whether a file that waits is to be compared, or is interrupted;
+// nothing if it has the content of its last close.
+func decideContent(f facts) decision {
+	interrupted := func(reason string) decision { return decision{to: state.Interrupted, reason: reason} }
+	if !f.sameSize {
+		return interrupted(reasonChanged)
+	}
+	// What differs may still have the same content. Only the whole proves that.
+	whole := func(reason string) decision {
+		switch f.sent {
+		case sentAll:
+			return decision{}
+		case notCompared:
+			return decision{compare: true}
+		}
+		return interrupted(reason)
+	}
+	switch {
+	case f.sameMtime == backing.Unknown:
+		return whole(reasonUnknown)
+	case f.survived != backing.Yes:
+		return whole(reasonPowerCut)
+	case f.writer == backing.Unknown && (f.sameMtime == backing.No || f.sameCtime == backing.No):
+		return interrupted(reasonChanged)
+	case f.sameMtime == backing.No:
+		return whole(reasonChanged)
+	case f.sameCtime == backing.Yes:
+		return decision{}
+	case f.sent == notCompared:
+		return decision{compare: true}
+	case f.sent == sentDiffers, f.sent == sentNothing && f.sameCtime == backing.No:
+		return interrupted(reasonChanged)
+	}
+	return decision{}
 }
 
 // byName is what the name says.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"path/filepath"
 
 	"uploadfs/uploader/backing"
@@ -91,4 +92,28 @@ func Alter(dir, query string) error {
 	}
 	_, err = db.Exec(query)
 	return errors.Join(err, db.Close())
+}
+
+// Durable is the state in which the journal says that a file is on the disk, zero if
+// it does not.
+func (u *Uploader) Durable(key backing.Key) (backing.Stamp, error) {
+	r, err := u.journal.Get(key)
+	if r == nil || err != nil {
+		return backing.Stamp{}, err
+	}
+	return r.Durable, nil
+}
+
+// RecordedStamp is the state of a file in the journal, and the boot of which it is.
+func (u *Uploader) RecordedStamp(key backing.Key) (backing.Stamp, string, error) {
+	r, err := u.journal.Get(key)
+	if r == nil || err != nil {
+		return backing.Stamp{}, "", err
+	}
+	return r.Stamp(), r.Boot, nil
+}
+
+// RecordCtime makes the journal in dir say that a file had this ctime at its last close.
+func RecordCtime(dir string, key backing.Key, ctime int64) error {
+	return Alter(dir, fmt.Sprintf(`UPDATE files SET ctime = %d WHERE ino = %d AND birth = %d`, ctime, int64(key.Ino), key.Birth))
 }

@@ -65,6 +65,7 @@ func newHarness(t testing.TB, change ...func(*uploader.Options)) *harness {
 		Parallel: 4,
 		Checksum: true,
 		Logger:   slog.New(w.log),
+		BootID:   "a boot",
 		Listing:  uploader.ListingPolicy{Apart: 5 * time.Millisecond, Limit: 200 * time.Millisecond},
 	}
 	require.NoError(t, os.Mkdir(w.opts.StateDir, 0o700))
@@ -121,14 +122,19 @@ func (w *harness) crash(meanwhile ...func()) {
 		require.NoError(w.t, os.WriteFile(filepath.Join(next, name), data, 0o600))
 	}
 	w.stop()
-	for f := range w.open {
-		f.close()
-	}
+	w.closeAll()
 	w.opts.StateDir = next
 	for _, f := range meanwhile {
 		f()
 	}
 	w.start()
+}
+
+// closeAll closes what is open. A daemon that has ended has nothing open.
+func (w *harness) closeAll() {
+	for f := range w.open {
+		f.close()
+	}
 }
 
 // file is a handle of the mount.
@@ -260,6 +266,14 @@ func (w *harness) key(rel string) backing.Key {
 	info, err := w.tree.Stat(rel)
 	require.NoError(w.t, err)
 	return info.Key
+}
+
+// changing changes the metadata of a file as a request through the mount does.
+func (w *harness) changing(rel string, mtime bool, do func() error) {
+	w.t.Helper()
+	require.NoError(w.t, w.up.ChangeMetadata(do, uploader.MetadataChange{
+		Key: w.key(rel), Mtime: mtime, Stat: func() (backing.Info, error) { return w.tree.Stat(rel) },
+	}))
 }
 
 // settle waits until nothing is under way.

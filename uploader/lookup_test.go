@@ -304,6 +304,9 @@ func TestTheDaemonEndsBeforeTheAnswerToComplete(t *testing.T) {
 		t.Run(name+", carried out, and changed behind the mount", func(t *testing.T) {
 			w := held(t, apitest.After)
 			restart(w, func() { require.NoError(t, os.WriteFile(w.path("f"), data(3*chunk, 2), 0o600)) })
+			require.Equal(t, state.Interrupted, w.noResult("f").State)
+			require.NoError(t, w.up.Retry("f"))
+			w.settle()
 			w.uploaded("f")
 			require.Len(t, w.mem.Files(), 2)
 		})

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"uploadfs/uploader/backing"
-	"uploadfs/uploader/state"
 )
 
 // Renamed tells that a file, or a directory with all below it, has another name.
@@ -98,41 +97,6 @@ func (u *Uploader) Exchanged(a, b string) {
 			u.named(info.Key, path)
 		}
 	}
-}
-
-// Touch surrounds the setting of a file's mtime, which is no change of content. do
-// sets it and returns what it is then, in ns since the epoch.
-func (u *Uploader) Touch(key backing.Key, do func() (mtime int64, err error)) error {
-	u.mu.Lock()
-	s := u.sessions[key]
-	if s != nil {
-		s.refs++
-		defer u.unref(s)
-	}
-	u.mu.Unlock()
-	if s == nil {
-		mtime, err := do()
-		if err != nil {
-			return err
-		}
-		if err := u.journal.Touched(key, mtime); err != nil {
-			u.log.Error("new mtime not recorded", "error", err)
-		}
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.observer.poll() // what was written before must not hide behind the new time
-	mtime, err := do()
-	if err != nil {
-		return err
-	}
-	s.rec.Mtime = mtime
-	s.observer.setMtime(mtime)
-	if s.rec.State == state.Completed {
-		s.save()
-	}
-	return nil
 }
 
 // Removed tells that a file has lost the name path; last says that it was its

@@ -32,13 +32,16 @@ func (w *harness) rename(from, to string) {
 	w.t.Helper()
 	info, err := w.tree.Stat(from)
 	require.NoError(w.t, err)
-	if old, err := w.tree.Stat(to); err == nil {
-		defer w.up.Renamed(from, to, info.Key, !info.Regular())
-		require.NoError(w.t, os.Rename(w.path(from), w.path(to)))
+	old, err := w.tree.Stat(to)
+	replaces := err == nil
+	at := from
+	require.NoError(w.t, w.up.ChangeMetadata(func() error {
+		at = to
+		return os.Rename(w.path(from), w.path(to))
+	}, uploader.MetadataChange{Key: info.Key, Stat: func() (backing.Info, error) { return w.tree.Stat(at) }}))
+	if replaces {
 		w.up.Removed(old.Key, to, true)
-		return
 	}
-	require.NoError(w.t, os.Rename(w.path(from), w.path(to)))
 	w.up.Renamed(from, to, info.Key, !info.Regular())
 }
 
@@ -464,9 +467,7 @@ func TestMtimeAloneIsNoChange(t *testing.T) {
 	w := newHarness(t)
 	gate := w.mem.Hold(apitest.OpComplete, apitest.Before)
 	touch := func(at time.Time) {
-		require.NoError(t, w.up.Touch(w.key("f"), func() (int64, error) {
-			return at.UnixNano(), os.Chtimes(w.path("f"), at, at)
-		}))
+		w.changing("f", true, func() error { return os.Chtimes(w.path("f"), at, at) })
 	}
 	f := w.openFile("f")
 	f.replace(data(2*chunk, 1))

@@ -28,8 +28,10 @@ type observer interface {
 	mayHaveWritten(w *Writer) bool
 	// mayMap says that an open from now on can make a mapping that stores.
 	mayMap()
-	// setMtime takes in a modification time that was set, in ns since the epoch.
-	setMtime(mtime int64)
+	// metadataChanged takes in a change of metadata that the daemon has made.
+	metadataChanged(before, after backing.Info)
+	// stamp is the state of the content at the last look; ok is false if it is not known.
+	stamp() (now backing.Stamp, ok bool)
 	// diskFull reports whether a write may have failed of which the daemon did not hear.
 	diskFull() bool
 
@@ -43,9 +45,9 @@ type observer interface {
 	matched(x *transfer) bool
 	// recheckDigest compares what was hashed early. It is called without the mutex.
 	recheckDigest(ctx context.Context, file *os.File) error
-	// completed returns the modification time of the content that has just been
-	// completed, in ns since the epoch.
-	completed() (mtime int64, ok bool)
+	// completed returns the state of the content that has just been completed; ok is
+	// false where it is that of the close.
+	completed() (now backing.Stamp, ok bool)
 
 	// recheckCompleted compares a completed file whose times have moved with what was sent.
 	recheckCompleted()
@@ -63,7 +65,8 @@ func (told) ownChange()                                    {}
 func (told) epoch() uint64                                 { return 0 }
 func (told) startRevision(int64)                           {}
 func (told) mayMap()                                       {}
-func (told) setMtime(int64)                                {}
+func (told) metadataChanged(_, _ backing.Info)             {}
+func (told) completed() (backing.Stamp, bool)              { return backing.Stamp{}, false }
 func (told) diskFull() bool                                { return false } // the WRITE would have failed
 func (told) beginCommit()                                  {}
 func (told) rematch(*transfer) error                       { return nil } // generations tell
@@ -80,7 +83,7 @@ func (t told) checkSize(info backing.Info) error {
 	return api.LocalError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, t.s.content.size))
 }
 
-func (t told) completed() (mtime int64, ok bool) {
-	info, err := backing.StatFd(t.s.file.fd())
-	return info.Mtime, err == nil // of this content: no change has begun since
+func (t told) stamp() (backing.Stamp, bool) {
+	info, err := t.s.stat()
+	return info.Stamp(), err == nil && info.Size == t.s.content.size
 }

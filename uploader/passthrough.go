@@ -47,7 +47,11 @@ type polled struct {
 	changes uint64 // the epoch: what was read at an earlier one is compared before it counts
 	clean   uint64 // the epoch at which the completed content was compared last
 
-	polling  bool // startPolling's goroutine is at work
+	polling    bool        // startPolling's goroutine is at work
+	outlived   state.State // while watchOutlived is at work: the state that the journal has
+	watching   bool        // watchOutlived's goroutine is at work
+	unattended bool        // the file may have a writer that is not ours: no change of it is a content
+
 	mappable bool // an open since the file had none could have made a mapping that stores
 }
 
@@ -110,12 +114,15 @@ func (v *polled) poll() {
 	before := v.seen
 	v.seen = info
 	v.changes++
-	if info.Size == before.Size && info.Mtime == before.Mtime {
+	if info.Size == before.Size && info.Mtime == before.Mtime && !v.unattended {
 		return // a chmod, a rename, … or a store with the mtime put back
 	}
 	v.noteChange()
 	v.s.content.size = info.Size
 	v.shrink(info.Size)
+	if v.unattended && v.s.writers == 0 && v.s.u.ctx.Err() == nil {
+		v.s.interrupt(reasonOutlived)
+	}
 }
 
 // noteChange counts a change that has already happened. mu is held.
@@ -152,9 +159,18 @@ func (v *polled) mayHaveWritten(w *Writer) bool {
 
 func (v *polled) mayMap() { v.mappable = true }
 
-func (v *polled) setMtime(mtime int64) {
-	v.seen.Mtime = mtime
+func (v *polled) metadataChanged(before, after backing.Info) {
+	if v.seen.Stamp() == before.Stamp() {
+		v.seen = after
+	}
 	v.changes++
+}
+
+func (v *polled) stamp() (backing.Stamp, bool) {
+	if v.s.file.isOpen() {
+		return v.seen.Stamp(), true // what the generation counts, and no later write
+	}
+	return told{v.s}.stamp()
 }
 
 func (v *polled) diskFull() bool { return backing.Full(v.s.file.f) }
@@ -239,9 +255,9 @@ func (v *polled) recheckDigest(ctx context.Context, file *os.File) error {
 	return v.s.digest.recheck(ctx, file)
 }
 
-func (v *polled) completed() (mtime int64, ok bool) {
+func (v *polled) completed() (backing.Stamp, bool) {
 	v.clean = v.changes
-	return v.seen.Mtime, true
+	return v.seen.Stamp(), true
 }
 
 // recheckCompleted lets a chmod, or an open without a write, upload nothing.
@@ -268,8 +284,12 @@ func (v *polled) recheckCompleted() {
 }
 
 func (v *polled) writersGone() {
+	// A mapping can still change the file. To the next mount it is open.
+	v.s.rec.Open = v.watching || backing.HasWriter(v.s.file.f) == backing.Yes
 	v.s.save()
-	v.watchMappings()
+	if !v.watching {
+		v.watchMappings()
+	}
 }
 
 // watchMappings polls the backing file after the last RELEASE, while a shared
@@ -298,6 +318,7 @@ func (v *polled) watchMappings() {
 		}
 		if !s.unlinked && s.writers == 0 && s.u.ctx.Err() == nil {
 			v.poll()
+			s.rec.Open = false
 			s.lastClosed()
 		}
 		s.closeFile()
@@ -323,13 +344,18 @@ func (v *polled) stillMapped() bool {
 	s := v.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.unlinked || s.writers > 0 || s.u.ctx.Err() != nil || !backing.HasWriter(s.file.f) {
+	if s.unlinked || s.writers > 0 || s.u.ctx.Err() != nil || backing.HasWriter(s.file.f) != backing.Yes {
 		return false // with a writer, the next release looks again
 	}
-	if err := backing.StartWriteback(s.file.f); err != nil {
-		s.u.log.Error("cannot see what a mapping changes", "path", s.rec.Path, "error", err)
+	v.showStores()
+	return true
+}
+
+// showStores takes in what changed, and makes the next store into any page show.
+func (v *polled) showStores() {
+	if err := backing.StartWriteback(v.s.file.f); err != nil {
+		v.s.u.log.Error("cannot see what a mapping changes", "path", v.s.rec.Path, "error", err)
 	}
 	v.poll()
 	v.changes++
-	return true
 }

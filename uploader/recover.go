@@ -1,7 +1,9 @@
 package uploader
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -13,12 +15,14 @@ import (
 // recover compares the journal with the tree and goes on where the last daemon
 // stopped. It decides by what the journal was told before the effect:
 //
-//   - A file whose last close had been seen is sent. Parts that the API has and
-//     that still equal the file are not sent again.
+//   - A file whose last close had been seen is sent, if its content is still that of
+//     the close. Parts that the API has and that still equal the file are not sent
+//     again.
 //   - A file that was open and changed, or whose content is not the one that was
 //     completed, is interrupted: whether it is whole cannot be told.
 //   - A file that the journal does not know was made behind the mount, or the
 //     last records were lost with the power: interrupted too.
+//   - A file that a program still writes to is watched until it has gone.
 func (u *Uploader) recover() error {
 	seen := map[backing.Key]found{}
 	err := u.tree.Walk(func(rel string, info backing.Info) error {
@@ -34,6 +38,10 @@ func (u *Uploader) recover() error {
 	if err != nil {
 		return err
 	}
+	if err := u.rekey(rows, seen); err != nil {
+		return err
+	}
+	var doubtful []*journal.Record
 	for _, r := range rows {
 		f, there := seen[r.Key]
 		delete(seen, r.Key)
@@ -43,8 +51,12 @@ func (u *Uploader) recover() error {
 			}
 			continue
 		}
-		if err := u.resume(r, f); err != nil {
+		later, err := u.resume(r, f)
+		if err != nil {
 			return err
+		}
+		if later {
+			doubtful = append(doubtful, r)
 		}
 	}
 	for key, f := range seen {
@@ -56,6 +68,9 @@ func (u *Uploader) recover() error {
 			return err
 		}
 	}
+	if len(doubtful) > 0 {
+		u.wg.Go(func() { u.compareCompleted(doubtful) })
+	}
 	return nil
 }
 
@@ -65,87 +80,349 @@ type found struct {
 	info backing.Info
 }
 
-// resume goes on with one file.
-func (u *Uploader) resume(r *journal.Record, f found) error {
-	known := facts{
-		event: eventMounted, state: r.State, name: u.names.classOf(f.path), size: f.info.Size,
-		lost: r.Kind == api.Damaged, completing: r.Completing,
-		changed: r.Size != f.info.Size, wasOpen: r.Open,
+// rekey gives the records of a tree that was copied or restored the keys that the
+// files at their paths have now. Whether a file fits its record is decided as for
+// any other.
+func (u *Uploader) rekey(rows []*journal.Record, seen map[backing.Key]found) error {
+	taken := map[backing.Key]bool{}
+	var lost []*journal.Record
+	for _, r := range rows {
+		if f, there := seen[r.Key]; there && u.sameFile(r, f) {
+			taken[r.Key] = true
+		} else {
+			lost = append(lost, r)
+		}
 	}
-	save := r.Open // the record is not what it was
-	r.Open, r.Path = false, f.path
-	if r.State == state.Completed && !known.changed && r.Mtime != f.info.Mtime {
-		same, err := u.recordMatches(r, f)
-		if err != nil {
+	moves := map[backing.Key]backing.Key{}
+	for _, r := range lost {
+		info, err := u.tree.Stat(r.Path)
+		if _, there := seen[info.Key]; err != nil || !there || taken[info.Key] {
+			continue
+		}
+		taken[info.Key] = true
+		moves[r.Key] = info.Key
+	}
+	if len(moves) == 0 {
+		return nil
+	}
+	u.log.Info("the tree is a copy: files are known by their paths", "files", len(moves))
+	for _, r := range lost {
+		if _, moves := moves[r.Key]; moves {
+			continue
+		}
+		// What has no file any more must not be in another one's way.
+		if err := u.journal.Delete(r.Key); err != nil {
 			return err
 		}
-		known.changed = !same
-		r.Mtime, save = f.info.Mtime, true
 	}
-	d := decide(known)
-	switch {
-	case d.to == state.Interrupted:
-		return u.keep(r, f, d.reason)
-	case d.to != "":
-		r.Err, r.Kind = "", api.Transient
-		return u.load(r, func(s *session) { s.carryOut(d) })
-	case r.State == state.Interrupted, r.State == state.Failed:
-		return u.load(r, nil)
-	case save:
-		return u.journal.Put(r)
+	if err := u.journal.Rekey(moves); err != nil {
+		return err
+	}
+	for _, r := range lost {
+		if to, moved := moves[r.Key]; moved {
+			r.Key, r.Ctime, r.Durable.Ctime = to, 0, 0
+		} else {
+			r.Key = backing.Key{} // deleted already
+		}
 	}
 	return nil
 }
 
-// recordMatches compares a completed file with the CRCs of the parts it was sent in.
-func (u *Uploader) recordMatches(r *journal.Record, f found) (bool, error) {
-	parts, err := u.journal.Parts(r.Key)
+// sameFile reports whether f is the file of the record, whose key it has. Where the
+// filesystem keeps no birth time, the key is a number that another file may have by
+// now, and the path decides.
+func (u *Uploader) sameFile(r *journal.Record, f found) bool {
+	if r.Key.Birth != 0 || f.path == r.Path {
+		return true
+	}
+	info, err := u.tree.Stat(r.Path)
+	return err != nil || info.Key == r.Key
+}
+
+// resume goes on with one file. later says that it is to be compared in the background.
+func (u *Uploader) resume(r *journal.Record, f found) (later bool, err error) {
+	known, err := u.factsOf(r, &f)
 	if err != nil {
 		return false, err
 	}
+	wasOpen := r.Open
+	r.Open, r.Path = false, f.path
+	d := decide(known)
+	if d.compare {
+		if known.sent, err = u.compareSent(r, f); err != nil {
+			return false, err
+		}
+		d = decide(known)
+	}
+	switch {
+	case d.watch:
+		r.Open = true
+		return false, u.load(r, (*session).watchOutlived)
+	case d.to == state.Interrupted:
+		return false, u.keep(r, f, d.reason)
+	case d.to != "":
+		r.Err, r.Kind = "", api.Transient
+		u.accept(r, f.info)
+		return false, u.load(r, func(s *session) {
+			if known.writer == backing.Unknown {
+				s.watchCommit()
+			}
+			s.carryOut(d)
+		})
+	case r.State == state.Interrupted, r.State == state.Failed:
+		return false, u.load(r, nil)
+	case known.sent == sentAll, r.State == state.Excluded && known.survived == backing.Yes && r.Boot != u.boot:
+		u.accept(r, f.info)
+		return false, u.journal.Put(r)
+	case wasOpen: // the record is not what it was
+		err = u.journal.Put(r)
+	}
+	return d.compareLater, err
+}
+
+// accept records that the file has the content of its record. Where that was not
+// written under this boot, it has been read from the disk, or is recorded as there.
+func (u *Uploader) accept(r *journal.Record, now backing.Info) {
+	copied := r.Ctime == 0
+	r.Mtime, r.Ctime = now.Mtime, now.Ctime
+	switch {
+	case copied:
+		r.Durable = backing.Stamp{}
+	case r.Boot != u.boot:
+		r.Durable = now.Stamp()
+	}
+	r.Boot = u.boot
+}
+
+// factsOf says what a mount can know of a file without reading it. It looks at the
+// file once more where a program may be writing to it.
+func (u *Uploader) factsOf(r *journal.Record, f *found) (facts, error) {
+	known := facts{
+		event: eventMounted, state: r.State, name: u.names.classOf(f.path),
+		lost: r.Kind == api.Damaged, completing: r.Completing, wasOpen: r.Open, writer: backing.No,
+	}
+	copied := r.Ctime == 0
+	if u.mayHaveWriter(r) {
+		if err := u.lookForWriter(&known, r, f); err != nil {
+			return known, err
+		}
+		if known.writer == backing.Unknown && (copied || r.Boot != u.boot) {
+			known.writer = backing.No // no program of another boot is left, or has this copy open
+		}
+	}
+	now := f.info
+	known.size = now.Size
+	known.sameSize = r.Size == now.Size
+	known.survived = survived(r.Boot == u.boot)
+	switch {
+	case copied:
+		known.sameMtime = backing.Is(sameMtime(r.Mtime, now.Mtime))
+		if r.Mtime == 0 {
+			known.sameMtime = backing.Unknown
+		}
+		if r.State == state.Completed || r.Mtime == 0 {
+			known.survived = backing.Unknown // nothing tells but its content
+		} else if r.Durable.Size == now.Size && r.Durable.Mtime != 0 && sameMtime(r.Durable.Mtime, now.Mtime) {
+			known.survived = backing.Yes
+		}
+	case r.Durable == now.Stamp():
+		// The times of the close may have been lost with the power, when they were
+		// set after the content was on the disk.
+		known.survived, known.sameMtime, known.sameCtime = backing.Yes, backing.Yes, backing.Yes
+	case r.Durable != (backing.Stamp{}) && r.Stamp() == now.Stamp():
+		known.survived, known.sameMtime, known.sameCtime = backing.Yes, backing.Yes, backing.Yes
+	default:
+		known.sameMtime = backing.Is(r.Mtime == now.Mtime)
+		known.sameCtime = backing.Is(r.Ctime == now.Ctime)
+	}
+	return known, nil
+}
+
+// survived is what the boot under which a content was written says of it.
+func survived(thisBoot bool) backing.Tristate {
+	if thisBoot {
+		return backing.Yes
+	}
+	return backing.Unknown
+}
+
+// sameMtime compares the mtime of a file with that of its copy: archives may keep
+// whole seconds only.
+func sameMtime(was, now int64) bool {
+	return was == now || now%1e9 == 0 && now/1e9 == was/1e9
+}
+
+// mayHaveWriter reports whether a program that had the file open under an earlier
+// mount may still write to it. One that was completed and closed had none.
+func (u *Uploader) mayHaveWriter(r *journal.Record) bool {
+	switch r.State {
+	case state.Completed, state.Empty:
+		return r.Open
+	case state.Interrupted:
+		return false // it is asked when the user wants to send it
+	}
+	return true
+}
+
+// lookForWriter finds out whether a program can still write to the file, and what the
+// file is after that.
+func (u *Uploader) lookForWriter(known *facts, r *journal.Record, f *found) error {
 	file, err := u.tree.OpenKey(r.Key, f.path)
 	if err != nil {
-		return false, fmt.Errorf("backing tree: %w", err)
+		known.writer = backing.Unknown
+		return nil // it has vanished, or may not be read: its commit meets that again
 	}
 	defer file.Close()
+	known.writer = backing.HasWriter(file)
+	if f.info, err = backing.StatFd(int(file.Fd())); err != nil {
+		return fmt.Errorf("backing tree: %s: %w", f.path, err)
+	}
+	return nil
+}
+
+// compareSent compares a file with the CRCs of the parts that the API has of it.
+func (u *Uploader) compareSent(r *journal.Record, f found) (sentFact, error) {
+	parts, err := u.journal.Parts(r.Key)
+	if err != nil || len(parts) == 0 {
+		return sentNothing, err
+	}
+	file, err := u.tree.OpenKey(r.Key, f.path)
+	if err != nil {
+		return sentNothing, u.unreadable(f.path, err)
+	}
+	defer file.Close()
+	sent, err := compareParts(u.ctx, file, parts, r.Size)
+	return sent, u.unreadable(f.path, err)
+}
+
+// unreadable logs why a file cannot be compared. One that cannot be read must not keep
+// the others from being mounted.
+func (u *Uploader) unreadable(path string, err error) error {
+	if err == nil || u.ctx.Err() != nil {
+		return err
+	}
+	u.log.Warn("cannot be compared with what was sent", "path", path, "error", err)
+	return nil
+}
+
+// compareParts compares a file of size bytes with parts.
+func compareParts(ctx context.Context, file io.ReaderAt, parts []journal.Part, size int64) (sentFact, error) {
+	if len(parts) == 0 {
+		return sentNothing, nil
+	}
+	if same, err := partsMatch(ctx, file, parts); err != nil || !same {
+		return sentDiffers, err
+	}
 	end := int64(0)
 	for _, p := range parts {
 		if p.Off != end {
-			return false, nil
+			return sentSome, nil
 		}
 		end = p.Off + p.Len
 	}
-	if end != r.Size {
-		return false, nil
+	if end != size {
+		return sentSome, nil
 	}
-	same, err := partsMatch(u.ctx, file, parts)
+	return sentAll, nil
+}
+
+// compareCompleted compares local copies that a power cut may have damaged with what
+// was sent, one after the other, until the Uploader is closed. Those that were not
+// compared by then are compared by the next mount.
+func (u *Uploader) compareCompleted(doubtful []*journal.Record) {
+	for _, r := range doubtful {
+		if u.ctx.Err() != nil {
+			return
+		}
+		if err := u.compareCopy(r); err != nil && u.ctx.Err() == nil {
+			u.log.Error("not compared with its File", "path", r.Path, "file", r.FileID, "error", err)
+		}
+	}
+	u.journal.Sync()
+	u.log.Info("completed files compared after a restart of the machine", "files", len(doubtful))
+}
+
+// compareCopy compares the local copy of a File with what was sent.
+func (u *Uploader) compareCopy(r *journal.Record) error {
+	s, err := u.refKey(r.Key, r.Path)
 	if err != nil {
-		return false, fmt.Errorf("backing tree: %s: %w", f.path, err)
+		return err
 	}
-	return same, nil
+	defer u.unref(s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	same := func() bool { return s.rec.State == state.Completed && s.rec.FileID == r.FileID && !s.unlinked }
+	if !same() {
+		return nil
+	}
+	if err := s.openFile(); err != nil {
+		return err
+	}
+	defer s.closeFile()
+	parts, size, file, gen := s.rec.Parts, s.rec.Size, s.file.f, s.content.gen
+	before, err := s.stat()
+	if err != nil {
+		return err
+	}
+	var sent sentFact
+	s.unlocked(func() { sent, err = compareParts(u.ctx, file, parts, size) })
+	if u.ctx.Err() != nil {
+		return context.Cause(u.ctx)
+	}
+	now, statErr := s.stat()
+	switch {
+	case statErr != nil:
+		return statErr
+	case !same() || s.content.gen != gen || now.Mtime != before.Mtime || now.Size != before.Size:
+		return nil // it has another content now, of which its close speaks
+	case sent == sentAll && err == nil:
+		u.accept(&s.rec, now)
+		s.save()
+		return nil
+	}
+	// What cannot be read is as damaged as what differs.
+	u.log.Warn("local copy damaged", "path", s.rec.Path, "file", s.rec.FileID, "error", err)
+	if err := u.dropResult(&s.rec); err != nil {
+		return err
+	}
+	s.rec.State = state.Writing
+	s.content.gen++
+	s.interrupt(reasonDamaged)
+	return nil
 }
 
 // keep makes the file interrupted.
 func (u *Uploader) keep(r *journal.Record, f found, reason string) error {
 	r.Path, r.Open, r.Size = f.path, false, f.info.Size
-	if r.FileID != "" || r.Completing {
-		// What came of them is not what is here now.
-		if r.FileID != "" {
-			r.Superseded = append(r.Superseded, r.FileID)
-		}
-		r.FileID, r.MD5, r.Completing = "", "", false
-		r.Spec, r.Upload, r.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
-		if err := u.journal.DropParts(r.Key); err != nil {
-			return err
-		}
+	if err := u.dropResult(r); err != nil {
+		return err
 	}
 	u.log.Warn("interrupted", "path", r.Path, "why", reason)
-	return u.load(r, func(s *session) {
-		if !s.rec.State.CanBecome(state.Interrupted) {
-			s.rec.State = state.Writing // it has been written to, by us or behind the mount
-		}
-		s.interrupt(reason)
-	})
+	return u.load(r, func(s *session) { s.keep(reason) })
+}
+
+// keep makes the file interrupted, whatever it was. mu is held.
+func (s *session) keep(reason string) {
+	if !s.rec.State.CanBecome(state.Interrupted) {
+		s.rec.State = state.Writing // it has been written to, by us or behind the mount
+	}
+	s.interrupt(reason)
+}
+
+// dropResult takes out of the record what became of an earlier content, and is not of
+// what is here now.
+func (u *Uploader) dropResult(r *journal.Record) error {
+	if r.FileID == "" && !r.Completing {
+		return nil
+	}
+	if r.FileID != "" {
+		// Published statuses share the slice.
+		r.Superseded = append(r.Superseded[:len(r.Superseded):len(r.Superseded)], r.FileID)
+	}
+	r.FileID, r.MD5, r.Completing = "", "", false
+	r.Spec, r.Upload, r.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
+	r.Parts = nil
+	return u.journal.DropParts(r.Key)
 }
 
 // load puts the session of a record into the table, with the transfer that its
@@ -158,7 +435,7 @@ func (u *Uploader) load(r *journal.Record, then func(*session)) error {
 		}
 	}
 	s := newSession(u, r.Key)
-	s.rec = *r
+	s.rec, s.resumed = *r, true
 	s.content.size = r.Size
 	u.mu.Lock()
 	u.sessions[r.Key] = s

@@ -63,11 +63,12 @@ func BenchmarkRecovery(b *testing.B) {
 			tree, err := backing.Open(filepath.Join(dir, "tree"))
 			require.NoError(b, err)
 			require.NoError(b, tree.Walk(func(rel string, info backing.Info) error {
-				return j.Put(&journal.Record{Key: info.Key, Path: rel, State: was, Since: time.Now(), Size: info.Size, Mtime: info.Mtime})
+				return j.Put(&journal.Record{Key: info.Key, Path: rel, State: was, Since: time.Now(),
+					Size: info.Size, Mtime: info.Mtime, Ctime: info.Ctime, Boot: "a boot"})
 			}))
 			require.NoError(b, j.Close())
 			for b.Loop() {
-				u, err := Open(Options{Backend: silent{}, Tree: tree, StateDir: dir})
+				u, err := Open(Options{Backend: silent{}, Tree: tree, StateDir: dir, BootID: "a boot"})
 				require.NoError(b, err)
 				b.StopTimer()
 				counts, err := u.journal.Counts()

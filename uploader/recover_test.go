@@ -36,7 +36,7 @@ func goOn(w *harness) func() {
 func TestAcknowledgedPartsAreNotSentAgain(t *testing.T) {
 	for name, restart := range map[string]func(*harness){
 		"killed":    func(w *harness) { w.crash(goOn(w)) },
-		"unmounted": func(w *harness) { w.stop(); goOn(w)(); w.start() },
+		"unmounted": func(w *harness) { w.stop(); w.closeAll(); goOn(w)(); w.start() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newHarness(t)
@@ -63,6 +63,8 @@ func TestPartsThatDoNotMatchAreSentAgain(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, f.Close())
 	})
+	require.Equal(t, state.Interrupted, w.status("f").State, "it is not what its last close has left")
+	require.NoError(t, w.up.Retry("f"))
 	w.settle()
 	w.uploaded("f")
 	require.Equal(t, 1, w.mem.Counts().Created)

@@ -3,6 +3,7 @@ package uploader
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,7 @@ type session struct {
 
 	rec      journal.Record
 	writers  int       // open handles that may change the file
+	resumed  bool      // an earlier mount left it, and it has had no writer of this one
 	unlinked bool      // it has no name left: nothing of it is sent any more
 	put      *api.Spec // what a file without a tree is declared as; else nil
 
@@ -78,6 +80,21 @@ func (s *session) openFile() error {
 		}
 		return f, nil
 	})
+}
+
+// stat describes the backing file. mu is held.
+func (s *session) stat() (backing.Info, error) {
+	if s.file.isOpen() {
+		return backing.StatFd(s.file.fd())
+	}
+	if s.u.tree == nil {
+		return backing.Info{}, fs.ErrNotExist
+	}
+	info, err := s.u.tree.Stat(s.rec.Path)
+	if err == nil && info.Key != s.key {
+		err = fs.ErrNotExist
+	}
+	return info, err
 }
 
 // adoptFile is openFile for a caller that has the file open. mu is held.
@@ -153,8 +170,18 @@ func (s *session) change() error {
 		s.rec = before
 		return err
 	}
+	s.syncRecord(before.Durable)
 	s.publish()
 	return nil
+}
+
+// syncRecord has the record of a change brought to the disk soon where durable bytes
+// are about to be overwritten: a power cut must not take the record and leave the
+// bytes.
+func (s *session) syncRecord(durable backing.Stamp) {
+	if durable != (backing.Stamp{}) {
+		s.u.journal.Sync()
+	}
 }
 
 // changed is change for what has happened already, or what a program has been
@@ -164,8 +191,10 @@ func (s *session) changed() {
 	if s.changeRecorded() || s.u.ctx.Err() != nil {
 		return
 	}
+	durable := s.rec.Durable
 	s.startRevision()
 	s.save()
+	s.syncRecord(durable)
 	s.publish()
 }
 
@@ -190,6 +219,7 @@ func (s *session) startRevision() {
 		s.supersede(s.rec.FileID)
 		s.rec.FileID, s.rec.MD5 = "", ""
 	}
+	s.rec.Durable = backing.Stamp{}
 	if s.xfer == nil {
 		s.forgetUpload()
 	}
@@ -231,9 +261,20 @@ func (s *session) requestCommit() (gen uint64, answered bool, err error) {
 		// down, but it has no answer to give.
 		return gen, !s.rec.State.Committing(), s.standingError()
 	}
+	s.recordClose()
 	d := s.decide(eventClosed)
 	s.carryOut(d)
 	return gen, d.to != state.Uploading, d.err
+}
+
+// recordClose makes the content as it is now the one that the record speaks of: the
+// next mount goes on with this content and no other. mu is held.
+func (s *session) recordClose() {
+	s.rec.Size, s.rec.Mtime, s.rec.Ctime = s.content.size, 0, 0
+	if now, ok := s.observer.stamp(); ok {
+		s.rec.Mtime, s.rec.Ctime = now.Mtime, now.Ctime
+	}
+	s.rec.Boot, s.rec.Durable = s.u.boot, backing.Stamp{}
 }
 
 // decide asks what event means for the file as it is now. mu is held.
@@ -242,6 +283,7 @@ func (s *session) decide(e event) decision {
 		event: e, state: s.rec.State, name: s.u.names.classOf(s.rec.Path),
 		size: s.content.size, writers: s.writers,
 		lost: s.lost.any() || s.rec.State == state.Failed && s.rec.Kind == api.Damaged, completing: s.rec.Completing,
+		survived: survived(s.rec.Boot == s.u.boot),
 	}
 	f.diskFull = e == eventClosed && s.observer.diskFull()
 	return decide(f)
@@ -268,6 +310,7 @@ func (s *session) carryOut(d decision) {
 	default:
 		s.finishLocally(d.to, d.err)
 	}
+	s.syncLater()
 }
 
 // finishLocally ends a content without the API: nothing of it is to be sent now.

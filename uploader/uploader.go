@@ -68,6 +68,9 @@ type Options struct {
 	Purpose      string        // where no attribute says another
 	Names        NamePolicy
 	CloseTimeout time.Duration // how long Commit waits without one acknowledged byte; 0 is for ever
+	SyncAfter    time.Duration // a closed file that waits so long is brought to the disk; 0 is DefaultSyncAfter
+	SyncOnClose  bool          // Close brings the tree to the disk
+	BootID       string        // of the running kernel; "": not known, and then no earlier boot is this one
 	Listing      ListingPolicy // how the File of a lost answer to Complete is looked for
 	Logger       *slog.Logger
 }
@@ -88,6 +91,11 @@ type Uploader struct {
 	ctx  context.Context // ends with Close
 	stop context.CancelCauseFunc
 	wg   sync.WaitGroup // every goroutine of ours
+
+	recovered bool // recover has ended well
+
+	boot  string // boot ID, or what stands for one
+	syncs pendingSyncs
 
 	slots    *semaphore.Weighted // one for each API call under way; first come, first served
 	inflight atomic.Int64
@@ -128,9 +136,17 @@ func Open(o Options) (*Uploader, error) {
 		sessions: map[backing.Key]*session{},
 		putting:  map[backing.Key]bool{},
 		changed:  make(chan struct{}),
+		boot:     o.BootID,
+		syncs:    pendingSyncs{after: o.SyncAfter, wake: make(chan struct{}, 1)},
 	}
 	if o.PartSize == 0 {
 		u.chunk, u.block = api.MaxPart, api.MinPart
+	}
+	if u.boot == "" {
+		u.boot = "unknown since " + time.Now().Format(time.RFC3339Nano)
+	}
+	if u.syncs.after == 0 {
+		u.syncs.after = DefaultSyncAfter
 	}
 	u.ctx, u.stop = context.WithCancelCause(context.Background())
 	var err error
@@ -140,16 +156,19 @@ func Open(o Options) (*Uploader, error) {
 	if o.Tree == nil {
 		err = u.journal.Forget(time.Now().Add(-putRemembered))
 	} else {
+		u.wg.Go(u.syncPending)
 		err = u.recover()
 	}
 	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
+	u.recovered = o.Tree != nil
 	return u, nil
 }
 
 // Close stops all work, waits until it has stopped, and closes the journal. What
-// is not completed goes on when the tree is opened again.
+// is not completed goes on when the tree is opened again. With Options.SyncOnClose it
+// also waits until the tree is on the disk, and records that.
 func (u *Uploader) Close() error {
 	u.stop(&api.Error{Kind: api.Stopped, Message: "unmounted before it was uploaded; it goes on at the next mount"})
 	u.mu.Lock()
@@ -170,6 +189,11 @@ func (u *Uploader) Close() error {
 		s.mu.Unlock()
 	}
 	u.wg.Wait()
+	if u.recovered && u.opts.SyncOnClose {
+		if err := u.syncTree(); err != nil {
+			u.log.Warn("not recorded as on the disk; after a restart of the machine it is compared", "error", err)
+		}
+	}
 	return u.journal.Close()
 }
 
@@ -187,8 +211,8 @@ func (u *Uploader) freeSlot() {
 	u.slots.Release(1)
 }
 
-// pin finds the session of a file, or makes it from what the journal knows, and
-// keeps it in the table until unpin.
+// refKey finds the session of a file, or makes it from what the journal knows, and
+// keeps it in the table until unref. path is its name, "" for that of the journal.
 func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -202,7 +226,9 @@ func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
 		if r != nil {
 			s.rec = *r
 		}
-		s.rec.Path = path
+		if path != "" {
+			s.rec.Path = path
+		}
 		s.content.size = s.rec.Size
 		s.status.Store(statusOf(&s.rec, nil, time.Time{}))
 		u.sessions[key] = s
@@ -211,14 +237,14 @@ func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
 	return s, nil
 }
 
-// repin keeps a session that is in the table there until unpin.
+// ref keeps a session that is in the table there until unref.
 func (u *Uploader) ref(s *session) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s.refs++
 }
 
-// unpin ends a pin. A session without work leaves the table: the journal has it.
+// unref ends what refKey or ref began. A session without work leaves the table: the journal has it.
 func (u *Uploader) unref(s *session) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -269,8 +295,14 @@ func (u *Uploader) Retry(path string) error {
 			return api.LocalError("retry", errors.Join(err, fs.ErrNotExist))
 		}
 		s.content.size = info.Size
+		if err := s.openSinceEarlierMount(); err != nil {
+			return fmt.Errorf("retry: %w", err)
+		}
 	}
 	d := s.decide(eventRetried)
+	if d.to != "" && s.rec.State != state.Held {
+		s.recordClose() // the user speaks for the content as it is now
+	}
 	s.commits.forced = d.to == state.Uploading
 	s.carryOut(d)
 	if d.err != nil {

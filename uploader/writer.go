@@ -72,8 +72,12 @@ func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, poll 
 
 // firstWriter prepares the session for an open while it has no other. mu is held.
 func (s *session) firstWriter(info backing.Info) error {
-	if _, polls := s.observer.(*polled); !polls && !s.commits.running {
+	v, polls := s.observer.(*polled)
+	if !polls && !s.commits.running {
 		s.content.size = info.Size
+	}
+	if polls {
+		v.takeOver()
 	}
 	if !s.rec.Open && !s.unlinked {
 		s.rec.Open = true
@@ -83,6 +87,7 @@ func (s *session) firstWriter(info backing.Info) error {
 		}
 	}
 	s.stopDeferring()
+	s.resumed = false
 	return nil
 }
 

@@ -26,6 +26,16 @@ type Info struct {
 	Ctime int64 // the same; unlike mtime it cannot be set
 }
 
+// Stamp is what stat(2) shows of the state of a file's content. A write changes
+// it; so does a change of metadata, but only in Ctime, or in the times.
+type Stamp struct {
+	Size         int64 // bytes
+	Mtime, Ctime int64 // nanoseconds since the epoch
+}
+
+// Stamp is the state of the content.
+func (i Info) Stamp() Stamp { return Stamp{i.Size, i.Mtime, i.Ctime} }
+
 // Regular reports whether the file is a regular one; only those are uploaded.
 func (i Info) Regular() bool { return i.Mode&unix.S_IFMT == unix.S_IFREG }
 

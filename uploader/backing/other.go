@@ -27,7 +27,10 @@ func StartWriteback(*os.File) error { return unix.ENOTSUP }
 func Full(*os.File) bool { return false }
 
 // HasWriter is not available here; see the Linux version.
-func HasWriter(*os.File) bool { return false }
+func HasWriter(*os.File) Tristate { return Unknown }
+
+// SyncFilesystem is not available here; see the Linux version.
+func SyncFilesystem(*os.File) error { return unix.ENOTSUP }
 
 // ReopenReadOnly is not available here; see the Linux version.
 func ReopenReadOnly(*os.File) (*os.File, error) { return nil, unix.ENOTSUP }

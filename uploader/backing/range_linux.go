@@ -33,18 +33,31 @@ func Full(f *os.File) bool {
 	return err == nil && int64(st.Bfree)*int64(st.Bsize) < fullBelow
 }
 
-// HasWriter reports whether the file can still be changed: through a
-// descriptor open for writing, or through a shared writable mapping, which no
-// table of descriptors shows. f must be open for reading only. It asks for a
-// read lease (fcntl(2), F_SETLEASE), which the kernel grants only to the last
-// one, and gives it back. Where leases cannot be had, it says no.
-func HasWriter(f *os.File) bool {
+// HasWriter reports whether the file can still be changed: through a descriptor open
+// for writing, or through a shared writable mapping, which no table of descriptors
+// shows. f must be open for reading only. It asks for a read lease (fcntl(2),
+// F_SETLEASE), which the kernel grants only where there is no writer, and gives it
+// back. Unknown: the filesystem has no leases, or the file is another user's.
+func HasWriter(f *os.File) Tristate {
 	_, err := unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK)
-	if err == nil {
+	switch {
+	case err == nil:
 		unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK)
-		return false
+		return No
+	case errors.Is(err, unix.EAGAIN):
+		return Yes
 	}
-	return errors.Is(err, unix.EAGAIN)
+	return Unknown
+}
+
+// SyncFilesystem brings everything of the filesystem that f is on to the disk
+// (syncfs(2)), and returns when it is there.
+func SyncFilesystem(f *os.File) error {
+	for {
+		if err := unix.Syncfs(int(f.Fd())); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // ReopenReadOnly opens the file behind f once more, for reading only.

@@ -40,6 +40,10 @@ func (t *Tree) Close() error { return t.dir.Close() }
 // Name is the path that the tree was opened by, for messages.
 func (t *Tree) Name() string { return t.name }
 
+// Sync brings everything of the tree's filesystem to the disk, and returns when it
+// is there.
+func (t *Tree) Sync() error { return SyncFilesystem(t.dir) }
+
 // Fd is the descriptor of the tree's directory; it belongs to the tree.
 func (t *Tree) Fd() int { return int(t.dir.Fd()) }
 

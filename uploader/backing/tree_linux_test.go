@@ -282,10 +282,10 @@ func TestWhetherTheFileHasAWriter(t *testing.T) {
 	f, err := os.Open(name)
 	require.NoError(t, err)
 	defer f.Close()
-	require.False(t, HasWriter(f))
+	require.Equal(t, No, HasWriter(f))
 	w, err := os.OpenFile(name, os.O_RDWR, 0)
 	require.NoError(t, err)
-	require.True(t, HasWriter(f))
+	require.Equal(t, Yes, HasWriter(f))
 	mapped, err := unix.Mmap(int(w.Fd()), 0, 8192, unix.PROT_WRITE, unix.MAP_SHARED)
 	require.NoError(t, err)
 	again, err := ReopenReadOnly(w)
@@ -294,9 +294,16 @@ func TestWhetherTheFileHasAWriter(t *testing.T) {
 	_, err = again.Write([]byte("x"))
 	require.Error(t, err)
 	require.NoError(t, w.Close())
-	require.True(t, HasWriter(f), "a mapping is in no table of descriptors")
+	require.Equal(t, Yes, HasWriter(f), "a mapping is in no table of descriptors")
 	mapped[0] = 1
 	require.NoError(t, StartWriteback(f))
 	require.NoError(t, unix.Munmap(mapped))
-	require.False(t, HasWriter(f))
+	require.Equal(t, No, HasWriter(f))
+}
+
+func TestWithoutALeaseItIsNotKnownWhetherThereIsAWriter(t *testing.T) {
+	dir, err := os.Open(t.TempDir()) // leases are for regular files
+	require.NoError(t, err)
+	defer dir.Close()
+	require.Equal(t, Unknown, HasWriter(dir))
 }

@@ -34,6 +34,7 @@ func TestJournalRoundTrip(t *testing.T) {
 		Spec:   api.Spec{Filename: "f", Purpose: "batch", MimeType: "text/jsonl", Bytes: 77, Expires: 2 * time.Hour},
 		Upload: api.Upload{ID: "upload_1", ExpiresAt: time.Unix(7, 8)}, CreatedAt: time.Unix(5, 6), Completing: true,
 		FileID: "file-1", MD5: "0123", Err: "an error", Kind: api.Quota, Superseded: []string{`file-"quoted"`, "file-0"},
+		Ctime: 1<<62 + 1, Boot: "a boot", Durable: backing.Stamp{Size: 4, Mtime: -4, Ctime: 5},
 	}
 	bare := &Record{Key: backing.Key{Ino: 2}, Path: "b", State: state.Empty, Since: time.Unix(1, 0)}
 	parts := []Part{{0, 10, 1<<32 - 1, "p0"}, {10, 5, 0, "p1"}}
@@ -145,17 +146,17 @@ func TestAPartTakesThePlaceOfThoseItOverlaps(t *testing.T) {
 	require.Len(t, parts, 6)
 }
 
-func TestTouchedIsForCompletedFiles(t *testing.T) {
+func TestStateOf(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
 	defer func() { require.NoError(t, j.Close()) }()
-	for i, state := range []state.State{state.Completed, state.Writing} {
-		key := backing.Key{Ino: uint64(i)}
-		require.NoError(t, j.Put(&Record{Key: key, State: state, Mtime: 1}))
-		require.NoError(t, j.Touched(key, 2))
-		r, err := j.Get(key)
-		require.NoError(t, err)
-		require.EqualValues(t, 2-i, r.Mtime)
-	}
+	key := backing.Key{Ino: 1<<64 - 1, Birth: -1}
+	got, err := j.StateOf(key)
+	require.NoError(t, err)
+	require.Empty(t, got)
+	require.NoError(t, j.Put(&Record{Key: key, State: state.Excluded}))
+	got, err = j.StateOf(key)
+	require.NoError(t, err)
+	require.Equal(t, state.Excluded, got)
 }
 
 func TestALaterJournalIsRefusedAndLeftAlone(t *testing.T) {
@@ -248,7 +249,7 @@ func TestAFullDiskIsTheWriters(t *testing.T) {
 	// A file that cannot be recorded is not lost, and a transaction that
 	// fails half way leaves none open.
 	require.ErrorIs(t, fill(j), syscall.ENOSPC)
-	require.NoError(t, j.Touched(backing.Key{Ino: 0}, 1))
+	require.NoError(t, j.DropParts(backing.Key{Ino: 0}))
 }
 
 // fill removes files until the remembering of their Files fails.

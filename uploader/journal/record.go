@@ -3,6 +3,7 @@ package journal
 import (
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,9 +19,12 @@ type Record struct {
 	State      state.State
 	Since      time.Time
 	Open       bool
-	Size       int64
-	Mtime      int64
-	Spec       api.Spec // as declared; zero while there is no Upload
+	Size       int64         // of the content the state speaks of, as at its last close
+	Mtime      int64         // the same, ns since the epoch; 0 if not known
+	Ctime      int64         // the same
+	Boot       string        // boot ID of the kernel under which the content was last known to be whole; "" if not known
+	Durable    backing.Stamp // the file when this content was on the disk; zero if it is not known to be
+	Spec       api.Spec      // as declared; zero while there is no Upload
 	Upload     api.Upload
 	CreatedAt  time.Time
 	Completing bool // Complete was called for the Upload, and the outcome is not known
@@ -40,10 +44,16 @@ type Part struct {
 }
 
 const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,
-	declared, upload_id, created_at, expires_at, file_id, md5, error, kind, superseded`
+	declared, upload_id, created_at, expires_at, file_id, md5, error, kind, superseded,
+	ctime, boot, durable_size, durable_mtime, durable_ctime`
 
 // all columns, and whether the Upload may be a File already.
 const selected = columns + `, EXISTS (SELECT 1 FROM completing WHERE completing.upload_id = files.upload_id)`
+
+// Stamp is the state of the file that the record speaks of.
+func (r *Record) Stamp() backing.Stamp {
+	return backing.Stamp{Size: r.Size, Mtime: r.Mtime, Ctime: r.Ctime}
+}
 
 // Put writes the row of r, without its parts and without completing.
 func (j *Journal) Put(r *Record) error {
@@ -51,11 +61,12 @@ func (j *Journal) Put(r *Record) error {
 	if err != nil {
 		return err
 	}
-	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
 		r.Spec.Filename, r.Spec.Purpose, r.Spec.MimeType, int64(r.Spec.Expires/time.Second),
 		r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
-		r.FileID, r.MD5, r.Err, int(r.Kind), string(superseded))
+		r.FileID, r.MD5, r.Err, int(r.Kind), string(superseded),
+		r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime)
 }
 
 // PutPart adds an acknowledged part, in the place of earlier ones that it
@@ -166,11 +177,13 @@ func (j *Journal) Renamed(from, to string) error {
 		WHERE path = ?1 OR (path >= ?1 || '/' AND path < ?1 || '0')`, from, to)
 }
 
-// Touched records that the mtime of a completed file was set, so that the
-// next mount does not take it for a change of content.
-func (j *Journal) Touched(key backing.Key, mtime int64) error {
-	return j.exec(`UPDATE files SET mtime=? WHERE ino=? AND birth=? AND state=?`,
-		mtime, int64(key.Ino), key.Birth, string(state.Completed))
+// StateOf returns the state of a file, "" if it has no record.
+func (j *Journal) StateOf(key backing.Key) (s state.State, err error) {
+	err = j.read.QueryRow(`SELECT state FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth).Scan(&s)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", failure(err)
+	}
+	return s, nil
 }
 
 func scanRecords(rows *sql.Rows) ([]*Record, error) {
@@ -186,7 +199,8 @@ func scanRecords(rows *sql.Rows) ([]*Record, error) {
 		err := rows.Scan(&ino, &r.Key.Birth, &r.Path, &stands, &since, &r.Open, &r.Size, &r.Mtime,
 			&r.Spec.Filename, &r.Spec.Purpose, &r.Spec.MimeType, &life,
 			&r.Spec.Bytes, &r.Upload.ID, &created, &exp,
-			&r.FileID, &r.MD5, &r.Err, &r.Kind, &superseded, &r.Completing)
+			&r.FileID, &r.MD5, &r.Err, &r.Kind, &superseded,
+			&r.Ctime, &r.Boot, &r.Durable.Size, &r.Durable.Mtime, &r.Durable.Ctime, &r.Completing)
 		if err != nil {
 			return nil, failure(err)
 		}

@@ -10,7 +10,7 @@ import (
 
 // version is the version of the schema. A later program migrates an
 // older one; an older program refuses a later one.
-const version = 1
+const version = 2
 
 // schema is the journal: what must survive a killed daemon. A file is named by
 // its backing inode and birth time, so rename, hard links, unlink and the reuse
@@ -32,6 +32,10 @@ CREATE TABLE files (
 	file_id    TEXT NOT NULL, md5 TEXT NOT NULL,
 	error      TEXT NOT NULL, kind INTEGER NOT NULL,
 	superseded TEXT NOT NULL,     -- JSON list of File IDs
+	ctime      INTEGER NOT NULL,  -- ns, of the content the state speaks of; 0 if not known
+	boot       TEXT    NOT NULL,  -- boot ID of the kernel under which the content was last known to be whole
+	durable_size INTEGER NOT NULL, durable_mtime INTEGER NOT NULL, -- when the content was on the disk;
+	durable_ctime INTEGER NOT NULL,                                -- all 0 if it is not known to be
 	PRIMARY KEY (ino, birth)
 ) WITHOUT ROWID;
 CREATE INDEX files_state ON files(state);
@@ -52,6 +56,17 @@ CREATE TABLE disowned (           -- Files whose file is gone: the result of no 
 	file_id TEXT    NOT NULL PRIMARY KEY,
 	since   INTEGER NOT NULL      -- ns
 ) WITHOUT ROWID;`
+
+// migrations[v] makes a journal of version v one of version v+1. What an older
+// program did not record is not known.
+var migrations = map[int]string{
+	1: `
+ALTER TABLE files ADD COLUMN ctime INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE files ADD COLUMN boot TEXT NOT NULL DEFAULT '';
+ALTER TABLE files ADD COLUMN durable_size INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE files ADD COLUMN durable_mtime INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE files ADD COLUMN durable_ctime INTEGER NOT NULL DEFAULT 0;`,
+}
 
 // prepare makes the schema, or checks that the one there is ours and whole.
 func (j *Journal) prepare(fresh bool) error {
@@ -86,6 +101,14 @@ func (j *Journal) prepare(fresh bool) error {
 	var check string
 	if err := j.write.QueryRow("PRAGMA quick_check(1)").Scan(&check); err != nil || check != "ok" {
 		return damaged(errors.Join(err, errors.New(check)))
+	}
+	for ; found < version; found++ {
+		// One version after the other, each whole or not at all.
+		_, err := j.write.Exec(fmt.Sprintf("BEGIN IMMEDIATE; %s PRAGMA user_version = %d; COMMIT;", migrations[found], found+1))
+		if err != nil {
+			return fmt.Errorf("from version %d to %d: %w", found, found+1, err)
+		}
+		j.log.Info("journal brought to a later version", "version", found+1)
 	}
 	forgotten := time.Now().Add(-disownedFor).UnixNano()
 	_, err := j.write.Exec(`DELETE FROM disowned WHERE since < ?1; DELETE FROM completing WHERE since < ?1`, forgotten)

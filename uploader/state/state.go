@@ -34,7 +34,7 @@ var moves = map[State][]State{
 	Retrying:    {Writing, Uploading, Completed, Failed, Held, Excluded, Empty, Interrupted},
 	Completed:   {Writing},
 	Held:        {Writing, Uploading, Excluded, Failed},
-	Excluded:    {Writing, Uploading, Held, Failed},
+	Excluded:    {Writing, Uploading, Held, Failed, Interrupted},
 	Interrupted: {Writing, Uploading, Held, Excluded, Empty, Failed},
 	Failed:      {Writing, Uploading, Held, Excluded, Empty, Interrupted},
 }
