@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -91,24 +93,41 @@ func (c Config) withDefaults() Config {
 // paths of the calls replace them. It refuses credentials, because URLs are logged.
 func parseBaseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	if err != nil {
+	switch shown := showBaseURL(s); {
+	case err != nil:
 		var detail *url.Error // its own text would repeat the URL
 		if errors.As(err, &detail) {
 			err = detail.Err
 		}
-		return nil, fmt.Errorf("base URL %q: %w", s, err)
+		err = fmt.Errorf("base URL %s: %w", shown, err)
+	case u.User != nil:
+		err = errCredentials
+	case u.Scheme != "https" && u.Scheme != "http":
+		err = fmt.Errorf("base URL %s must begin with https:// or http://, as in %s", shown, DefaultBaseURL)
+	case u.Hostname() == "":
+		err = fmt.Errorf("base URL %s names no host, as %s does", shown, DefaultBaseURL)
+	case u.RawQuery != "" || u.Fragment != "":
+		err = fmt.Errorf("base URL %s must end with the path, as %s does", shown, DefaultBaseURL)
 	}
 	switch {
-	case u.User != nil:
-		return nil, errors.New("the base URL must not carry a user name or password: use the API key")
-	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("base URL %q must begin with https:// or http://, as in %s", s, DefaultBaseURL)
-	case u.Hostname() == "":
-		return nil, fmt.Errorf("base URL %q names no host, as %s does", s, DefaultBaseURL)
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("base URL %q must end with the path, as %s does", s, DefaultBaseURL)
+	case err == nil:
+		return u, nil
+	case strings.Contains(s, "@"):
+		return nil, errCredentials // any part of what is wrong may be a part of a password
+	default:
+		return nil, err
 	}
-	return u, nil
+}
+
+var errCredentials = errors.New("the base URL must not carry a user name or password: use the API key")
+
+// showBaseURL returns a base URL for people. It leaves out a query and a fragment, which
+// may carry a key.
+func showBaseURL(s string) string {
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		s = s[:i] + "…"
+	}
+	return strconv.Quote(s)
 }
 
 // exposed reports whether requests to u can be read on a network: plain http to
