@@ -59,7 +59,8 @@ type stackOptions struct {
 	Purpose    string
 	Options    []string // of mount
 	Path       fusefs.WritePath
-	State      string // the state directory; one of the test's own if ""
+	Point      *os.File // the opened directory to mount on; the stack's own if nil
+	State      string   // the state directory; one of the test's own if ""
 	API        local.Options
 	Share      *stack                          // whose API is used, instead of one of its own
 	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
@@ -163,7 +164,7 @@ func (s *stack) mount() {
 	s.Mount, err = fusefs.Mount(s.Dir,
 		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background,
 			UnseenWriters: s.opts.Unseen, WritePath: path},
-		fusefs.MountOptions{Source: s.State, Options: s.opts.Options})
+		fusefs.MountOptions{Dir: s.opts.Point, Source: s.State, Options: s.opts.Options})
 	require.NoError(s.t, err)
 }
 

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -131,13 +132,17 @@ func dialError(err error) error {
 // than the mount's: any user can mount with any source.
 //
 // The source may lie on a filesystem that does not answer. So a goroutine connects,
-// which ends by itself, or with the process, if ctx ends first.
+// which ends by itself, or with the process, if ctx ends first. While one such
+// goroutine is left, no other one is started for the same source.
 func dialDaemon(ctx context.Context, m Entry) (*net.UnixConn, error) {
+	if _, stuck := stuckDials.Load(m.Source); stuck {
+		return nil, fmt.Errorf("%s does not answer", Printable(m.Source))
+	}
 	type result struct {
 		conn *net.UnixConn
 		err  error
 	}
-	dialed := make(chan result)
+	dialed, ended := make(chan result), make(chan struct{})
 	go func() {
 		conn, err := dialIn(ctx, m.Source)
 		if err == nil {
@@ -152,14 +157,25 @@ func dialDaemon(ctx context.Context, m Entry) (*net.UnixConn, error) {
 				conn.Close()
 			}
 		}
+		close(ended)
+		stuckDials.CompareAndDelete(m.Source, ended)
 	}()
 	select {
 	case r := <-dialed:
 		return r.conn, r.err
 	case <-ctx.Done():
+		stuckDials.Store(m.Source, ended)
+		select {
+		case <-ended: // before it could be stored
+			stuckDials.CompareAndDelete(m.Source, ended)
+		default:
+		}
 		return nil, context.Cause(ctx)
 	}
 }
+
+// stuckDials holds the sources that a connecting goroutine has been left with.
+var stuckDials sync.Map
 
 // checkPeer refuses a process of another user than the mount's.
 func checkPeer(conn *net.UnixConn, owner int) error {
