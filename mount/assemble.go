@@ -86,6 +86,7 @@ func (a *assembly) mount(c *Config, dir *stateDir, log *slog.Logger) error {
 		Uploader:        a.uploader,
 		Logger:          log,
 		CloseBackground: c.CloseBackground,
+		UnseenWriters:   fusefs.UnseenWriters(c.UnseenWriters),
 		WritePath:       fusefs.WritePath(c.WritePath),
 	}, fusefs.MountOptions{Source: dir.path, Options: c.Options})
 	a.server = server

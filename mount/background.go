@@ -30,7 +30,7 @@ func Mount(c Config) error {
 		return runBackground(c, os.NewFile(uintptr(fd), "ready"))
 	}
 	if c.Foreground {
-		return run(c, func() { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
+		return run(c, func([]string) { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
 	}
 	if err := c.check(); err != nil {
 		return err
@@ -40,8 +40,9 @@ func Mount(c Config) error {
 
 // message is what a daemon tells its parent, once.
 type message struct {
-	Error string `json:"error"` // "" when the mount is ready
-	Code  int    `json:"code"`
+	Error string   `json:"error"` // "" when the mount is ready
+	Code  int      `json:"code"`
+	Notes []string `json:"notes"` // what users of the mount should know, one sentence each
 }
 
 // runBackground is the daemon's side. Standard error is the parent's until there
@@ -60,9 +61,9 @@ func runBackground(c Config, parent *os.File) error {
 		}
 		parent.Close()
 	}
-	err := run(c, func() { tell(message{}) })
+	err := run(c, func(notes []string) { tell(message{Notes: notes}) })
 	if err != nil {
-		tell(message{err.Error(), ExitCode(err)})
+		tell(message{Error: err.Error(), Code: ExitCode(err)})
 	}
 	return err
 }
@@ -110,6 +111,9 @@ func startDaemon() error {
 	err = json.NewDecoder(listen).Decode(&m)
 	switch {
 	case err == nil && m.Error == "":
+		for _, note := range m.Notes {
+			fmt.Fprintln(os.Stderr, "note:", note)
+		}
 		return cmd.Process.Release()
 	case err == nil:
 		err = &reported{m.Error, m.Code}
