@@ -90,6 +90,7 @@ func (a *assembly) mount(c *Config, point *os.File, dir *stateDir, log *slog.Log
 		Uploader:        a.uploader,
 		Logger:          log,
 		CloseBackground: c.CloseBackground,
+		UnseenWriters:   fusefs.UnseenWriters(c.UnseenWriters),
 		WritePath:       fusefs.WritePath(c.WritePath),
 	}, fusefs.MountOptions{Dir: point, Source: dir.path, Options: c.Options})
 	a.server = server

@@ -24,6 +24,7 @@ type Report struct {
 	Started    time.Time `json:"started"`
 	Ending     bool      `json:"ending"` // unmounted; what is pending is being drained
 	Disk       Disk      `json:"disk"`
+	Notes      []string  `json:"notes,omitempty"` // what users of the mount should know, one sentence each
 	uploader.Snapshot
 }
 

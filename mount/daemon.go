@@ -40,9 +40,9 @@ type daemon struct {
 
 // run is a mount from its checks to its end. It takes the process over: signals,
 // umask, working directory and the default logger are the mount's. ready is
-// called once, when the mount can be used. The error is nil if everything was
+// called once, when the mount can be used, with what its users should know. The error is nil if everything was
 // uploaded, a *[LeftError] if not, and any other if the mount never became ready.
-func run(c Config, ready func()) error {
+func run(c Config, ready func(notes []string)) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -88,7 +88,7 @@ func run(c Config, ready func()) error {
 }
 
 // serve mounts, waits for an end, and ends.
-func (d *daemon) serve(point *os.File, ready func(), signals <-chan os.Signal) error {
+func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-chan os.Signal) error {
 	// Relative paths are resolved; the daemon must not keep a filesystem busy.
 	if err := os.Chdir("/"); err != nil {
 		return err
@@ -114,7 +114,7 @@ func (d *daemon) serve(point *os.File, ready func(), signals <-chan os.Signal) e
 		"endpoint", d.config.endpoint().String(), "write_path", parts.server.WritePath(), "pid", os.Getpid())
 	endedEarly := len(signals) > 0
 	if !endedEarly {
-		ready()
+		ready(parts.server.Notes())
 	}
 	d.await(signals)
 	d.drain(signals)
@@ -294,6 +294,7 @@ func (d *daemon) report(ctx context.Context) (Report, error) {
 		PID:        os.Getpid(),
 		Started:    d.started,
 		Disk:       disk,
+		Notes:      d.parts.server.Notes(),
 		Snapshot:   snapshot,
 	}
 	select {
