@@ -116,7 +116,8 @@ func (w *harness) crash(meanwhile ...func()) {
 	w.t.Helper()
 	next, err := os.MkdirTemp(w.root, "state")
 	require.NoError(w.t, err)
-	for _, name := range []string{"journal.db", "journal.db-wal"} {
+	// The log first: a checkpoint between the two copies what is in it already.
+	for _, name := range []string{"journal.db-wal", "journal.db"} {
 		data, err := os.ReadFile(filepath.Join(w.opts.StateDir, name))
 		require.NoError(w.t, err)
 		require.NoError(w.t, os.WriteFile(filepath.Join(next, name), data, 0o600))
