@@ -95,7 +95,7 @@ func newStack(t testing.TB, o stackOptions) *stack {
 	}
 	stall := o.Stall
 	if stall == 0 {
-		stall = 10 * time.Second
+		stall = patience
 	}
 	s.http, err = openaiapi.New(openaiapi.Config{
 		BaseURL: "http://" + addr + "/v1", Key: openaiapi.StaticKey("test-key"), Slots: 4,
@@ -122,7 +122,7 @@ func (s *stack) mount() {
 	}
 	timeout := s.opts.Timeout
 	if timeout == 0 {
-		timeout = time.Minute
+		timeout = patience
 	}
 	log := slog.New(slog.NewTextHandler(testLog{s.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	s.Up, err = uploader.Open(uploader.Options{
@@ -173,7 +173,7 @@ func (s *stack) path(name string) string { return filepath.Join(s.Dir, name) }
 // sh runs a shell script in the mount. File operations go through other
 // processes: one that serves a mount must not wait for itself.
 func (s *stack) sh(script string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", "cd \"$MNT\" && " + script, "bash"}, args...)...)
 	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "HOME="+s.State, "LC_ALL=C")
@@ -244,7 +244,7 @@ func (s *stack) content(fileID string) []byte {
 // eventually waits for the state that a file comes to in the background.
 func (s *stack) eventually(name, state string) {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, 30*time.Second, 5*time.Millisecond,
+	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, patience, 5*time.Millisecond,
 		"%s should become %s", name, state)
 }
 

@@ -163,7 +163,7 @@ func TestStalledClientIsCutOff(t *testing.T) {
 
 // The deadline of the body must not outlive it: while a long complete is at work no byte is due.
 func TestWorkIsNotAStall(t *testing.T) {
-	const stall = 100 * time.Millisecond
+	const stall = time.Second
 	a := start(t, localapi.Options{StallTimeout: stall})
 	id := a.create(3)
 	part := a.part(id, []byte("abc"))
