@@ -122,7 +122,7 @@ func (s *stack) connect() {
 	}
 	stall := o.Stall
 	if stall == 0 {
-		stall = 10 * time.Second
+		stall = patience
 	}
 	var err error
 	s.http, err = openai.New(openai.Config{
@@ -147,7 +147,7 @@ func (s *stack) mount() {
 	}
 	timeout := s.opts.Timeout
 	if timeout == 0 {
-		timeout = time.Minute
+		timeout = patience
 	}
 	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	s.Up, err = uploader.Open(uploader.Options{
@@ -218,7 +218,7 @@ func (s *stack) path(name string) string { return filepath.Join(s.Dir, name) }
 // sh runs a shell script in the mount. File operations go through other
 // processes: one that serves a mount must not wait for itself.
 func (s *stack) sh(script string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", "cd \"$MNT\" && " + script, "bash"}, args...)...)
 	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "HOME="+s.State, "LC_ALL=C")
@@ -289,7 +289,7 @@ func (s *stack) content(fileID string) []byte {
 // eventually waits until the file is in the state.
 func (s *stack) eventually(name, state string) {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, 30*time.Second, 5*time.Millisecond,
+	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, patience, 5*time.Millisecond,
 		"%s should become %s", name, state)
 }
 

@@ -143,10 +143,10 @@ func (p *results) atWork() []string {
 	return list
 }
 
-// fail ends the results of a binary that failed. It counts what is open: tests that
+// fail ends the results of a binary that failed, and says first why. It counts what is open: tests that
 // never ended, subtests before those they belong to, and a failure that no test is
 // to blame for. all are the tests that the binary should have run.
-func (p *results) fail(all []string) {
+func (p *results) fail(why error, all []string) {
 	names := slices.Sorted(maps.Keys(p.running))
 	slices.Reverse(names)
 	for _, name := range names {
@@ -164,7 +164,7 @@ func (p *results) fail(all []string) {
 			missing = append(missing, name)
 		}
 	}
-	p.text = strings.Join(p.failures, "") + p.output.String()
+	p.text = why.Error() + "\n"
 	switch p.notRun = len(missing); {
 	case p.notRun == 0:
 	case len(p.begun) == 0:
@@ -172,4 +172,5 @@ func (p *results) fail(all []string) {
 	default:
 		p.text += fmt.Sprintf("not run: %s\n", strings.Join(missing, ", "))
 	}
+	p.text += strings.Join(p.failures, "") + p.output.String()
 }

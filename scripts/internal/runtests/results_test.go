@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -63,7 +64,7 @@ func TestFailedTestsAreQuoted(t *testing.T) {
 		`{"Action":"output","Test":"TestA","Output":"    a_test.go:1: 1 \u003c 2\n"}`,
 		`{"Action":"fail","Test":"TestA"}`,
 		`{"Action":"output","Output":"FAIL\n"}`)
-	p.fail([]string{"TestA"})
+	p.fail(errors.New("exit status 1"), []string{"TestA"})
 	require.Contains(t, p.text, "a_test.go:1: 1 < 2\n")
 	require.NotContains(t, p.text, "=== RUN")
 	require.Equal(t, "0 passed, 1 failed", p.counts())
@@ -74,7 +75,7 @@ func TestBinaryThatFailsWithoutATest(t *testing.T) {
 		`{"Action":"run","Test":"TestA"}`,
 		`{"Action":"pass","Test":"TestA"}`,
 		`left behind: a mount`)
-	p.fail([]string{"TestA"})
+	p.fail(errors.New("exit status 1"), []string{"TestA"})
 	require.Contains(t, p.text, "left behind: a mount")
 	require.Equal(t, "1 passed, 1 failed", p.counts())
 }
@@ -84,7 +85,7 @@ func TestTestsThatNeverEnd(t *testing.T) {
 		`{"Action":"run","Test":"TestA"}`,
 		`{"Action":"run","Test":"TestA/sub"}`,
 		`{"Action":"output","Output":"panic: of another goroutine\n"}`)
-	p.fail([]string{"TestA", "TestB"})
+	p.fail(errors.New("exit status 1"), []string{"TestA", "TestB"})
 	require.Contains(t, p.text, "TestA/sub did not end")
 	require.Contains(t, p.text, "panic: of another goroutine")
 	require.Contains(t, p.text, "not run: TestB\n")
@@ -93,7 +94,7 @@ func TestTestsThatNeverEnd(t *testing.T) {
 
 func TestBinaryThatNeverBegan(t *testing.T) {
 	p := hear(t, `cannot build the command`)
-	p.fail([]string{"TestA", "TestB"})
+	p.fail(errors.New("exit status 1"), []string{"TestA", "TestB"})
 	require.Contains(t, p.text, "not run: all 2 tests")
 	require.Equal(t, "0 passed, 1 failed, 2 not run", p.counts())
 }

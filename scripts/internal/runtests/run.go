@@ -157,7 +157,7 @@ func (r *run) step(s *step, number int) {
 		res = s.run(r.ctx, w)
 		if left := w.sweep(); len(left) > 0 {
 			res.failed++
-			res.text += "left behind, and removed now:\n  " + strings.Join(left, "\n  ") + "\n"
+			res.text = "left behind, and removed now:\n  " + strings.Join(left, "\n  ") + "\n" + res.text
 			fmt.Fprintf(w, "left behind:\n%s\n", strings.Join(left, "\n"))
 		}
 		w.log.Close()

@@ -35,9 +35,8 @@ func (t testRun) run(ctx context.Context, w *work) result {
 	p := newResults()
 	err := t.follow(ctx, w, p)
 	if err != nil {
-		fmt.Fprintln(&p.output, err)
 		fmt.Fprintln(w, err)
-		p.fail(t.pkg.names(t.only, t.skip))
+		p.fail(err, t.pkg.names(t.only, t.skip))
 	}
 	for i := range p.slow {
 		p.slow[i].name = t.name + ": " + p.slow[i].name

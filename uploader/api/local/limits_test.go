@@ -162,7 +162,7 @@ func TestStalledClientIsDisconnected(t *testing.T) {
 
 // The deadline of the body must end with it: a long complete needs no further byte from the client.
 func TestWorkIsNotAStall(t *testing.T) {
-	const stall = 100 * time.Millisecond
+	const stall = time.Second
 	a := start(t, local.Options{StallTimeout: stall})
 	id := a.create(3)
 	part := a.part(id, []byte("abc"))
