@@ -108,7 +108,7 @@ const mostPoll = 500 * time.Millisecond
 // poll that finds progress. The caller must call stop.
 func watch(ctx context.Context, l limits, report func()) (context.Context, *watchdog) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watchdog{limits: l, cancel: cancel, report: report, phase: connecting, done: make(chan struct{})}
+	w := &watchdog{limits: l, cancel: cancel, report: report, done: make(chan struct{}), phase: connecting}
 	w.ended.Go(w.run)
 	return ctx, w
 }
