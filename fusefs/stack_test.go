@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
+	"uploadfs/fusefs/procfs"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api/local"
 	"uploadfs/uploader/api/openai"
@@ -153,7 +154,7 @@ func (s *stack) mount() {
 	s.Up, err = uploader.Open(uploader.Options{
 		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
 		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
-		Purpose: s.opts.Purpose, Names: s.opts.Names, CloseTimeout: timeout, Logger: log,
+		Purpose: s.opts.Purpose, Names: s.opts.Names, CloseTimeout: timeout, Logger: log, BootID: procfs.BootID(),
 		Listing: uploader.ListingPolicy{Apart: 100 * time.Millisecond, Limit: 10 * time.Second},
 	})
 	require.NoError(s.t, err)

@@ -54,6 +54,7 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		}
 		api.BaseURL, api.Key = a.embedded.BaseURL, openai.StaticKey(a.embedded.APIKey)
 		api.Organization, api.Project, api.Header = "", "", nil
+		api.Dial = a.embedded.server.Dial
 	}
 	client, err := openai.New(api)
 	if err != nil {
