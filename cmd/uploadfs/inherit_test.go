@@ -66,9 +66,11 @@ func errorsOf(errs ...error) error {
 // `mount -f 2>&1 | head -1` goes on when head has ended.
 func TestMountOutlivesTheReaderOfItsLog(t *testing.T) {
 	eachUser(t, func(b *box) {
+		a := newAPI(b.T)
+		a.use(b)
 		r, w, err := os.Pipe()
 		require.NoError(b, err)
-		cmd := b.command(binary, b.mountArgs("--embedded", "--foreground", "--drain-timeout", "10ms")...)
+		cmd := b.command(binary, b.mountArgs("--foreground", "--close", "background", "--drain-timeout", "10ms")...)
 		cmd.Stdout, cmd.Stderr = w, w
 		require.NoError(b, cmd.Start())
 		b.cleanup()
@@ -79,11 +81,18 @@ func TestMountOutlivesTheReaderOfItsLog(t *testing.T) {
 			require.NoError(b, err)
 		}
 		require.NoError(b, r.Close())
-		for i := range 3 { // each logs a line
-			b.shOK(fmt.Sprintf(`echo hello > "$M/a%d"`, i))
+		started, _ := a.block(b.T)
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		b.shOK(`echo hello > "$M/a"`) // which logs a line
+		select {
+		case <-started:
+		case err := <-ended:
+			require.FailNow(b, "the mount has ended", err)
 		}
-		b.shOK(`exec 3> "$M/open"; echo hello >&3; kill -TERM ` + fmt.Sprint(cmd.Process.Pid) + `; while grep -q " $M " /proc/self/mountinfo; do :; done`)
-		require.Error(b, cmd.Wait())
+		b.shOK(`echo hello > "$M/b"`)
+		require.NoError(b, cmd.Process.Signal(unix.SIGTERM))
+		require.Error(b, <-ended)
 		require.Equal(b, 1, cmd.ProcessState.ExitCode(), "it names what is left, and a signal does not end it: %s", cmd.ProcessState)
 	})
 }
