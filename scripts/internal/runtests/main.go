@@ -70,7 +70,7 @@ func command(args []string, stdout, stderr io.Writer) int {
 	defer r.close()
 	r.steps(steps)
 	if ctx.Err() != nil {
-		fmt.Fprintln(stdout, "\ninterrupted")
+		fmt.Fprintln(stdout, "\ninterrupted:", context.Cause(ctx))
 		return 130
 	}
 	if r.summary() {
