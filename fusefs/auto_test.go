@@ -38,7 +38,7 @@ func TestAutoPartSize(t *testing.T) {
 	src, want := source(t, size)
 	p := s.copyInTwo(src, "f", 130)
 	// Two whole chunks of 64 MiB are full; two parts of 50 MiB lie in them.
-	require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/4" }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/4" }, patience, time.Millisecond)
 	p.send("go on")
 	require.NoError(t, p.wait())
 	s.completed("f", want)

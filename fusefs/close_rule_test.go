@@ -46,7 +46,7 @@ func TestCopyLeavesEarly(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	src, want := source(t, 40*mib)
 	p := s.copyInTwo(src, "f.bin", 24)
-	require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "3/5" }, 20*time.Second, time.Millisecond,
+	require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "3/5" }, patience, time.Millisecond,
 		"three chunks are full and should be sent while the file is open")
 	require.Equal(t, "writing", s.attr("f.bin", "state"))
 	require.Len(t, strings.Split(s.attr("f.bin", "part_ids"), ","), 3)
@@ -99,7 +99,7 @@ for i in range(3): os.write(dst, block)
 os.close(dst)
 `)
 			p.expect("written")
-			require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "2/3" }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "2/3" }, patience, time.Millisecond)
 			p.send("go on")
 			require.NoError(t, p.wait())
 			s.completed("f.bin", s.read("f.bin"))
@@ -133,7 +133,7 @@ func TestWrongPrediction(t *testing.T) {
 					pending++
 				}
 			}
-			require.Eventually(t, func() bool { return s.pending() == 0 }, 10*time.Second, 5*time.Millisecond,
+			require.Eventually(t, func() bool { return s.pending() == 0 }, patience, 5*time.Millisecond,
 				"an Upload that is given up is cancelled (%d pending)", pending)
 		})
 	}
@@ -320,7 +320,7 @@ print("closed", flush=True)
 }
 
 func TestRefusalIsTheErrorOfClose(t *testing.T) {
-	for _, c := range []struct {
+	refusals := []struct {
 		status int
 		code   string
 		errno  string
@@ -330,8 +330,13 @@ func TestRefusalIsTheErrorOfClose(t *testing.T) {
 		{429, "insufficient_quota", "Disk quota exceeded"},
 		{413, "", "File too large"},
 		{400, "", "Invalid argument"},
-	} {
-		for _, op := range []local.Op{local.OpCreate, local.OpPart, local.OpComplete} {
+	}
+	ops := []local.Op{local.OpCreate, local.OpPart, local.OpComplete}
+	for i, c := range refusals {
+		for j, op := range ops {
+			if !sampled(i, j, len(refusals), len(ops)) {
+				continue
+			}
 			t.Run(fmt.Sprint(op, c.status), func(t *testing.T) {
 				s := newStack(t, stackOptions{})
 				src, want := source(t, 9*mib)
@@ -453,7 +458,7 @@ func (s *stack) start(script string, args ...string) *process {
 // expect waits for a line.
 func (p *process) expect(line string) {
 	p.t.Helper()
-	require.NoError(p.t, p.out.SetReadDeadline(time.Now().Add(time.Minute)))
+	require.NoError(p.t, p.out.SetReadDeadline(time.Now().Add(patience)))
 	var got []byte
 	for b := make([]byte, 1); !bytes.HasSuffix(got, []byte("\n")); {
 		_, err := p.out.Read(b)

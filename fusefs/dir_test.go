@@ -28,15 +28,23 @@ func fillDir(t *testing.T, dir string, n int) []string {
 
 func TestPosixLargeDirectory(t *testing.T) {
 	m := newMount(t)
-	want := fillDir(t, m.tree, 100_000)
+	entries := 10_000
+	if fullMatrix() {
+		entries = 100_000
+	}
+	want := fillDir(t, m.tree, entries)
 	require.Equal(t, want, names(t, m.dir))
-	out := (*user)(nil).must(t, "cd "+m.dir+"; ls -U | wc -l; ls -l file-0123* | grep -c '^-rw-r--r--'")
-	require.Equal(t, "100000\n100", out)
+	out := (*user)(nil).must(t, "cd "+m.dir+"; ls -U | wc -l; ls -l file-0012* | grep -c '^-rw-r--r--'")
+	require.Equal(t, fmt.Sprint(entries, "\n100"), out)
 }
 
 func TestPosixListingWhileDeleting(t *testing.T) {
 	m := newMount(t)
-	want := fillDir(t, m.dir, 3000)
+	entries := 1000 // more than one answer to the kernel holds
+	if fullMatrix() {
+		entries = 3000
+	}
+	want := fillDir(t, m.dir, entries)
 	d, err := os.Open(m.dir)
 	require.NoError(t, err)
 	defer d.Close()

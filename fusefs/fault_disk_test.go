@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -29,7 +28,7 @@ func newFullDisk(t *testing.T, path fusefs.WritePath) (s *stack, ok bool) {
 	}
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
-	return newStack(t, stackOptions{Part: partSize, State: dir, Path: path, Stall: time.Minute}), true
+	return newStack(t, stackOptions{Part: partSize, State: dir, Path: path, Stall: patience}), true
 }
 
 // fill uses up the disk, until empty is called.

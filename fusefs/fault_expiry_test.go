@@ -44,10 +44,10 @@ func TestExpiryWhileWriting(t *testing.T) {
 			w := s.start(slowWriter, "1048576")
 			w.expect("written")
 			if ttl == time.Hour {
-				require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/3" }, 30*time.Second, time.Millisecond)
+				require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/3" }, patience, time.Millisecond)
 				clock.pass(2 * time.Hour)
 			}
-			require.Eventually(t, func() bool { return len(s.API.Uploads()) > 0 && s.pending() == 0 }, 30*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return len(s.API.Uploads()) > 0 && s.pending() == 0 }, patience, time.Millisecond)
 			w.send("go on")
 			require.NoError(t, w.wait())
 			s.one(t, "f", s.read("f"))
@@ -76,7 +76,7 @@ func TestExpiryWhileTheLineIsDown(t *testing.T) {
 			if c.ttl == time.Hour {
 				clock.pass(2 * time.Hour)
 			}
-			require.Eventually(t, func() bool { return s.pending() == 0 || len(s.API.Uploads()) > 1 }, 30*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return s.pending() == 0 || len(s.API.Uploads()) > 1 }, patience, time.Millisecond)
 			close(o.over)
 			require.NoError(t, <-copied)
 			s.one(t, "f", content)

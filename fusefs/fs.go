@@ -38,6 +38,7 @@ package fusefs
 
 import (
 	"log/slog"
+	"os"
 
 	"uploadfs/uploader"
 	"uploadfs/uploader/backing"
@@ -57,6 +58,18 @@ const (
 	Writeback WritePath = "writeback"
 )
 
+// UnseenWriters says what a close means by a program that the daemon cannot look at:
+// one of another user for a daemon without privilege, or one in another PID
+// namespace.
+type UnseenWriters string
+
+const (
+	// UnseenBackground commits once, after the last close, which does not wait.
+	UnseenBackground UnseenWriters = "background"
+	// UnseenCommit commits at every close, which waits. It may publish half a file.
+	UnseenCommit UnseenWriters = "commit"
+)
+
 // Options are the parts of a mount. Tree, Uploader and Logger are required; they stay
 // the caller's and must outlive the mount.
 type Options struct {
@@ -68,6 +81,10 @@ type Options struct {
 	// commit shows in the attributes only.
 	CloseBackground bool
 
+	// UnseenWriters is what a close means by a program that cannot be observed; "" is
+	// UnseenBackground.
+	UnseenWriters UnseenWriters
+
 	// WritePath is the path to use; "" is Auto.
 	WritePath WritePath
 }
@@ -77,6 +94,10 @@ type MountOptions struct {
 	// Source is the mount's source in /proc/self/mountinfo and the first column of
 	// df(1): the state directory, by which clients find the daemon.
 	Source string
+
+	// Dir is the directory to mount on, from [OpenMountPoint]; it stays the
+	// caller's. nil: Mount resolves and opens its mountPoint itself.
+	Dir *os.File
 
 	// Options are those of mount(8)'s -o, one each: allow_other, ro, noexec, ….
 	// nosuid and nodev hold unless suid and dev are among them.

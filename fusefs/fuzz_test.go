@@ -109,7 +109,7 @@ func FuzzOperations(f *testing.F) {
 			require.Eventually(t, func() bool {
 				id := s.attr(name, "file_id")
 				return id != "" && bytes.Equal(want, s.content(id))
-			}, 20*time.Second, 10*time.Millisecond, "%s: %s %s", name, s.attr(name, "state"), s.attr(name, "error"))
+			}, patience, 10*time.Millisecond, "%s: %s %s", name, s.attr(name, "state"), s.attr(name, "error"))
 		}
 		s.run(`rm -r "$1"`, dir)
 		require.NoError(t, os.RemoveAll(filepath.Join(model, dir)))

@@ -12,7 +12,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"uploadfs/fusefs/procfs"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 )
@@ -25,7 +24,9 @@ type handle struct {
 	readOnly *os.File // in passthrough: the same for reading only; may be file itself
 	fd       int      // of file
 	writable bool
-	opener   procfs.Process
+	number   uint64           // among the writers of the node
+	opener   opener           // if writable
+	exits    exitWatches      // of its FLUSHes
 	writer   *uploader.Writer // nil unless writable
 }
 
@@ -35,7 +36,6 @@ type handle struct {
 func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint32) (*handle, error) {
 	writable := opensForWriting(flags)
 	h := &handle{node: n, ino: n.StableAttr().Ino, file: f, fd: int(f.Fd()), writable: writable}
-	h.opener = n.root.callers.opener(callerPid(ctx))
 	if err := h.openReadOnly(); err != nil {
 		return nil, err
 	}
@@ -49,11 +49,13 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint
 			h.closeReadOnly()
 			return nil, err
 		}
+		h.opener = n.root.callers.opener(callerPid(ctx))
+		h.number = n.addWriter()
 		if flags&unix.O_ACCMODE == unix.O_RDWR {
 			w.Mappable()
 		}
-		if oracle := n.root.callers.copySource(h.opener, h.ino); oracle != nil {
-			w.SetPredictor(oracle)
+		if predictor := n.root.callers.copySource(h.opener.Process, h.ino); predictor != nil {
+			w.SetPredictor(predictor)
 		}
 		h.writer = w
 	}
@@ -126,7 +128,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	return uint32(len(data)), 0
 }
 
-func (h *handle) resize(size int64) error { return resize(h.writer, h.fd, size) }
+func (h *handle) resize(size int64) error { return h.node.resizeFile(h.writer, h.fd, size) }
 
 // Fsync makes local bytes durable and uploads nothing. Like close it returns the
 // error of a WRITE that failed.

@@ -17,36 +17,64 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	if h.writer == nil {
 		return 0
 	}
-	pid := callerPid(ctx)
-	var err error
-	switch h.node.root.callers.decideClose(pid, h) {
-	case reportError:
-		err = h.writer.Err()
-	case markInterrupted:
-		h.writer.Interrupt("its writer was killed")
-	case commitLater:
-		h.writer.CommitLater()
-		err = h.lostWrite()
-	case sendFull:
-		h.writer.SendFull()
-		err = h.lostWrite()
-	case commitAndWait:
-		err = h.commit(ctx, pid)
+	tid := callerPid(ctx)
+	facts := h.node.root.callers.closeFacts(tid, h)
+	action := decideClose(facts)
+	if action == awaitExit && !h.decideLater(tid, facts) {
+		facts.exit.later = false
+		action = decideClose(facts)
 	}
-	if err != nil && api.KindOf(err) == api.Removed {
+	var err error
+	if action == commitAndWait {
+		err = h.commit(ctx, tid)
+	} else {
+		err = h.apply(action)
+	}
+	if err == nil {
+		return 0
+	}
+	if kind := api.KindOf(err); kind == api.Removed || kind == api.Interrupted && h.unlinked() {
 		return 0 // the content of a file without a name is not uploaded
 	}
 	return errnoOf(err)
 }
 
+// unlinked reports whether the file has lost its last name.
+func (h *handle) unlinked() bool {
+	st, err := statAt(h.fd, "")
+	return err == nil && st.Nlink == 0
+}
+
+// apply does what a close means and returns its error. It does not wait.
+func (h *handle) apply(action closeAction) error {
+	switch action {
+	case reportError:
+		return h.writer.Err()
+	case markInterrupted:
+		h.writer.Interrupt("its writer was killed")
+		return nil // the caller learns no answer
+	case markHalf:
+		h.node.setHalf()
+		h.writer.Interrupt("a program that wrote to it crashed")
+		return nil
+	case refuseHalf:
+		h.writer.Interrupt("a program that wrote to it crashed")
+		return h.writer.Err()
+	case commitLater, commitAndWait:
+		h.writer.CommitLater()
+	case sendFull:
+		h.writer.SendFull()
+	}
+	return h.lostWrite()
+}
+
 // commit waits until the content is at the API or never will be, or until the
 // caller gives up waiting.
-func (h *handle) commit(ctx context.Context, pid uint32) error {
+func (h *handle) commit(ctx context.Context, tid uint32) error {
 	if h.node.root.CloseBackground {
-		h.writer.CommitLater()
-		return h.lostWrite()
+		return h.apply(commitLater)
 	}
-	wait, cancel := h.node.root.callers.waitContext(ctx, pid)
+	wait, cancel := h.node.root.callers.waitContext(ctx, tid)
 	defer cancel()
 	err := h.writer.Commit(wait)
 	if cause := context.Cause(wait); cause != nil && errors.Is(err, cause) {
@@ -63,14 +91,34 @@ func (h *handle) Release(ctx context.Context) syscall.Errno {
 }
 
 // release closes the backing file first: the uploader then looks for other
-// descriptors that can write to it, and must not find this one.
+// descriptors that can write to it, and must not find this one. Where a FLUSH is
+// to be decided when its caller has ended, the content waits for that.
 func (h *handle) release() error {
 	err := h.node.closeFile(h.file)
 	h.closeReadOnly()
-	if h.writer != nil {
-		h.writer.Close()
+	if h.writer == nil {
+		h.opener.close()
+		return err
+	}
+	if h.exits.pending() {
+		h.node.root.background.Go(func() {
+			h.exits.wait()
+			h.closeWriter()
+		})
+	} else {
+		h.closeWriter()
 	}
 	return err
+}
+
+// closeWriter ends the uploader's open of the file. Changes that no close has
+// committed are committed in the background.
+func (h *handle) closeWriter() {
+	if h.node.isHalf(h.number) {
+		h.writer.Interrupt("a program that wrote to it crashed")
+	}
+	h.writer.Close()
+	h.opener.close()
 }
 
 // abandon releases the handle when the mount has ended. Changes without a close

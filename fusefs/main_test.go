@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -174,6 +175,19 @@ func (u *user) refused(t *testing.T, errno syscall.Errno, script string) {
 
 // isRoot reports whether root runs the tests.
 func isRoot() bool { return os.Geteuid() == 0 }
+
+// fullMatrix reports whether the caller asks for all of what takes long, as
+// scripts/test --all does.
+func fullMatrix() bool { return os.Getenv("UPLOADFS_TEST_FULL") != "" }
+
+// sampled reports whether a cell of a matrix is tested. Without a call for the full
+// one a diagonal is, in which each row and each column occurs.
+func sampled(row, column, rows, columns int) bool {
+	return fullMatrix() || row%columns == column || column%rows == row
+}
+
+// patience bounds every wait of these tests. A slow machine must not reach it.
+const patience = 5 * time.Minute
 
 const tempPrefix = "fusefs-test-" // of the names of all temporary directories
 

@@ -8,12 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"time"
+
+	"uploadfs/fusefs/procfs"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // cacheTime is how long the kernel may keep names and attributes, and that a name
@@ -32,22 +33,31 @@ const (
 
 // Server is a mount that is being served. Its methods may be called concurrently.
 type Server struct {
-	fuse *fuse.Server
-	path WritePath
-	done chan struct{} // closed when the last request has been answered
+	fuse  *fuse.Server
+	mount procfs.Mount // as it was when it was made
+	path  WritePath
+	notes *mountNotes
+	done  chan struct{} // closed when the last request has been answered
 }
 
 // Mount mounts the tree on the directory mountPoint and serves it until it is
 // unmounted. When it returns, the mount is ready.
 //
-// As root it calls mount(2) itself and falls back to fusermount3; other users mount
-// through fusermount3. The process's umask must be 0: the kernel has already applied
-// the caller's.
+// As root it calls mount(2) itself, on the opened directory and so on no other one,
+// and falls back to fusermount3; other users mount through fusermount3. The process's
+// umask must be 0: the kernel has already applied the caller's.
 func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
-	// Resolved now: once mounted, a lookup of the mount point asks this daemon.
-	mountPoint, err := resolve(mountPoint)
-	if err != nil {
-		return nil, fmt.Errorf("mount point: %w", err)
+	if m.Dir == nil {
+		// Resolved now: once mounted, a lookup of the mount point asks this daemon.
+		path, err := resolve(mountPoint)
+		if err == nil {
+			m.Dir, err = OpenMountPoint(path)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("mount point: %w", err)
+		}
+		defer m.Dir.Close()
+		mountPoint = path
 	}
 	switch o.WritePath {
 	case Writeback, Passthrough:
@@ -91,9 +101,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 			Name:    fsName,
 			FsName:  m.Source,
 			Options: append([]string{"default_permissions"}, m.Options...),
-			// Without flags go-fuse's direct mount and fusermount3 both
-			// begin with nosuid and nodev.
-			DirectMount:          os.Geteuid() == 0,
+			// attach and fusermount3 both begin with nosuid and nodev.
 			MaxWrite:             maxWrite,
 			MaxBackground:        maxBackground,
 			EnableSymlinkCaching: true,
@@ -110,33 +118,53 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 		fo.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
 	g := &nameLock{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
-	server, err := fuse.NewServer(g, mountPoint, &fo.MountOptions)
-	if err != nil {
+	s := &Server{path: path, notes: &root.callers.notes, done: make(chan struct{})}
+	if s.fuse, err = connect(g, mountPoint, m.Dir, &fo.MountOptions); err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
 	}
-	closeOnExec()
-	s := &Server{fuse: server, path: path, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
-		server.Serve()
+		s.fuse.Serve()
 	}()
-	err = server.WaitMount()
+	err = s.fuse.WaitMount()
 	if err == nil {
-		err = root.callers.mounted(mountPoint)
+		s.mount, err = identify(m.Dir)
+		root.callers.mounted(s.mount, m.Options)
 	}
 	if err == nil && path == Passthrough {
-		if why := probe(server, o.Tree); why != nil {
+		if why := probe(s.fuse, o.Tree); why != nil {
 			err = fmt.Errorf("%w: %w", errNoPassthrough, why)
 		}
 	}
 	if err != nil {
 		err = fmt.Errorf("mount on %s: %w", mountPoint, err)
-		if s.Unmount() == nil {
+		if s.mount.ID != 0 && s.Unmount() == nil {
 			s.Wait()
 		}
 		return nil, err
 	}
 	return s, nil
+}
+
+// connect makes the mount and reads the kernel's first request. go-fuse takes the
+// connection of a mount that exists as the mount point /dev/fd/N.
+func connect(g fuse.RawFileSystem, mountPoint string, dir *os.File, o *fuse.MountOptions) (*fuse.Server, error) {
+	if os.Geteuid() == 0 {
+		fd, err := attach(dir, o)
+		if err == nil {
+			server, err := fuse.NewServer(g, fmt.Sprintf("/dev/fd/%d", fd), o)
+			if err != nil {
+				if m, lost := identify(dir); lost == nil {
+					err = errors.Join(err, Unmount(m, true))
+				}
+			}
+			return server, err
+		}
+		if !errors.Is(err, unix.EPERM) {
+			return nil, err
+		}
+	}
+	return fuse.NewServer(g, mountPoint, o)
 }
 
 // capabilities are asked of the kernel beside go-fuse's own choice.
@@ -146,25 +174,6 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 // in setattr. READDIRPLUS_AUTO: attributes come with a listing only when
 // the caller has shown that it wants them.
 const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
-
-// closeOnExec hides the connection to the kernel from the daemon's children, to
-// which go-fuse's direct mount leaves it open. A child that outlives the daemon
-// would keep a mount alive that no process serves.
-func closeOnExec() {
-	open, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		return
-	}
-	for _, e := range open {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == "/dev/fuse" {
-			syscall.CloseOnExec(fd)
-		}
-	}
-}
 
 // resolve turns a path into the form of /proc/self/mountinfo: absolute and without
 // symlinks.
@@ -187,9 +196,19 @@ func (s *Server) Unmount() error {
 	case <-s.done:
 		return nil
 	default:
-		return s.fuse.Unmount()
 	}
+	if err := Unmount(s.mount, false); !errors.Is(err, ErrNotMounted) {
+		return err
+	}
+	return nil
 }
+
+// Mounted is the mount as it was when it was made; see [Current].
+func (s *Server) Mounted() procfs.Mount { return s.mount }
+
+// Notes are what users of the mount should know, one sentence each: which programs it
+// cannot observe, and who owns their files. More may follow as programs write.
+func (s *Server) Notes() []string { return s.notes.list() }
 
 // WritePath is the write path in use, never Auto.
 func (s *Server) WritePath() WritePath { return s.path }

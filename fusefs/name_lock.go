@@ -167,6 +167,7 @@ func (g *nameLock) Rename(c <-chan struct{}, in *fuse.RenameIn, oldName, newName
 func (g *nameLock) OnUnmount() {
 	g.RawFileSystem.OnUnmount()
 	g.root.handles.abandonAll()
+	g.root.background.Wait()
 }
 
 // deferredClose collects descriptors of files that may have lost their last name.

@@ -24,6 +24,7 @@ type root struct {
 	path       WritePath    // the one in use, never Auto
 	info       backing.Info // of the backing tree's own directory
 	callers    *callers
+	background sync.WaitGroup // goroutines that outlive the request that started them
 
 	// asRoot: new files can be given to the caller. Otherwise all files
 	// belong to the daemon's user, as they do on any mount of that user.
@@ -35,7 +36,7 @@ func newRoot(o Options, path WritePath) (*root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &root{Options: o, path: path, info: info, callers: newCallers(), asRoot: os.Geteuid() == 0}, nil
+	return &root{Options: o, path: path, info: info, callers: newCallers(o), asRoot: os.Geteuid() == 0}, nil
 }
 
 // node is an inode of the mount. The file's state is in the backing inode.
@@ -43,8 +44,11 @@ type node struct {
 	fs.Inode
 	root *root
 
-	mu    sync.Mutex // protects files, and the descriptors in it from being closed
+	mu    sync.Mutex // protects what follows, and the descriptors in files from being closed
 	files []*os.File // descriptors on the backing inode, of handles and open directories
+
+	writers uint64 // counts the handles that may write, since the node was made
+	half    uint64 // the last of them that was there when a program crashed; 0 for none
 }
 
 // key is the identity of the backing inode. go-fuse's generation is the birth time,
@@ -135,6 +139,36 @@ func (n *node) newChild(ctx context.Context, st *stat, out *fuse.EntryOut) *fs.I
 	fillAttr(&out.Attr, st)
 	key := st.key()
 	return n.NewInode(ctx, &node{root: n.root}, fs.StableAttr{Mode: uint32(st.Mode), Ino: key.Ino, Gen: uint64(key.Birth)})
+}
+
+// addWriter numbers a handle that may write to the file.
+func (n *node) addWriter() (number uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.writers++
+	return n.writers
+}
+
+// setHalf records that a program that wrote to the file crashed. What the writers of
+// now make of it is half a file, until it is written anew.
+func (n *node) setHalf() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.half = n.writers
+}
+
+// setAnew ends setHalf: the file is written anew.
+func (n *node) setAnew() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.half = 0
+}
+
+// isHalf reports whether the writer of that number makes half a file.
+func (n *node) isHalf(number uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return number <= n.half
 }
 
 // nodeOf returns the node of an inode of this mount.

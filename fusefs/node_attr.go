@@ -193,18 +193,22 @@ func (n *node) resize(p pathFD, h *handle, size int64) error {
 		return err
 	}
 	defer w.Close() // commits in the background
-	return resize(w, int(f.Fd()), size)
+	return n.resizeFile(w, int(f.Fd()), size)
 }
 
-// resize changes the size of the backing file fd. EFBIG refuses a size that the API
-// does not take.
-func resize(w *uploader.Writer, fd int, size int64) error {
+// resizeFile changes the size of the backing file fd. EFBIG refuses a size that the
+// API does not take. A file that is emptied is written anew from here on.
+func (n *node) resizeFile(w *uploader.Writer, fd int, size int64) error {
 	if size > api.MaxUpload {
 		return unix.EFBIG
 	}
-	return w.Resize(size, func() error {
+	err := w.Resize(size, func() error {
 		return retryEINTRErr(func() error { return unix.Ftruncate(fd, size) })
 	})
+	if err == nil && size == 0 {
+		n.setAnew()
+	}
+	return err
 }
 
 // orKeep returns id, or -1, which leaves an owner as it is.

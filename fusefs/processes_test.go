@@ -216,7 +216,7 @@ func TestProcessesMappingOutlivesItsDescriptor(t *testing.T) {
 			require.Eventually(t, func() bool {
 				id := s.attr("f", "file_id")
 				return id != "" && bytes.Equal(want, s.content(id))
-			}, 30*time.Second, 20*time.Millisecond)
+			}, patience, 20*time.Millisecond)
 			s.completed("f", want)
 			require.True(t, bytes.Equal(want, s.read("f")))
 			require.LessOrEqual(t, s.API.Stats().UploadsCreated, int64(3), "the first content, at the close, at the end")

@@ -13,7 +13,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +43,7 @@ type stack struct {
 	API   *local.Server
 	Up    *uploader.Uploader
 	Mount *fusefs.Server
+	log   *testLog
 	tree  *backing.Tree
 	http  *openai.Backend
 	opts  stackOptions
@@ -49,13 +52,15 @@ type stack struct {
 type stackOptions struct {
 	Part       int64 // part size, bytes; 8 MiB if 0, auto if negative
 	Background bool
+	Unseen     fusefs.UnseenWriters
 	Timeout    time.Duration // of close
 	Names      uploader.NamePolicy
 	NoMD5      bool
 	Purpose    string
 	Options    []string // of mount
 	Path       fusefs.WritePath
-	State      string // the state directory; one of the test's own if ""
+	Point      *os.File // the opened directory to mount on; the stack's own if nil
+	State      string   // the state directory; one of the test's own if ""
 	API        local.Options
 	Share      *stack                          // whose API is used, instead of one of its own
 	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
@@ -66,7 +71,7 @@ type stackOptions struct {
 // newStack mounts, and unmounts when the test ends.
 func newStack(t testing.TB, o stackOptions) *stack {
 	t.Helper()
-	s := &stack{t: t, opts: o, Dir: filepath.Join(t.TempDir(), "mnt"), State: o.State}
+	s := &stack{t: t, opts: o, log: &testLog{t: t}, Dir: filepath.Join(t.TempDir(), "mnt"), State: o.State}
 	if s.State == "" {
 		s.State = t.TempDir()
 	}
@@ -117,12 +122,12 @@ func (s *stack) connect() {
 	}
 	stall := o.Stall
 	if stall == 0 {
-		stall = 10 * time.Second
+		stall = patience
 	}
 	var err error
 	s.http, err = openai.New(openai.Config{
 		BaseURL: base, Key: openai.StaticKey("test-key"), Slots: 4,
-		Stall: stall, CompleteStall: stall,
+		Stall: stall, AnswerStall: stall, SlowestRate: 1 << 30,
 	})
 	require.NoError(t, err)
 	t.Cleanup(s.http.Close)
@@ -142,9 +147,9 @@ func (s *stack) mount() {
 	}
 	timeout := s.opts.Timeout
 	if timeout == 0 {
-		timeout = time.Minute
+		timeout = patience
 	}
-	log := slog.New(slog.NewTextHandler(testLog{s.t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	s.Up, err = uploader.Open(uploader.Options{
 		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
 		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
@@ -157,8 +162,9 @@ func (s *stack) mount() {
 		path = writePath()
 	}
 	s.Mount, err = fusefs.Mount(s.Dir,
-		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background, WritePath: path},
-		fusefs.MountOptions{Source: s.State, Options: s.opts.Options})
+		fusefs.Options{Tree: s.tree, Uploader: s.Up, Logger: log, CloseBackground: s.opts.Background,
+			UnseenWriters: s.opts.Unseen, WritePath: path},
+		fusefs.MountOptions{Dir: s.opts.Point, Source: s.State, Options: s.opts.Options})
 	require.NoError(s.t, err)
 }
 
@@ -181,12 +187,30 @@ func (s *stack) unmount() {
 	require.NoError(s.t, s.tree.Close())
 }
 
-// testLog sends log lines to the test's own output.
-type testLog struct{ t testing.TB }
+// testLog sends log lines to the test's own output, and keeps them.
+type testLog struct {
+	t testing.TB
 
-func (l testLog) Write(b []byte) (int, error) {
-	l.t.Log(strings.TrimSpace(string(b)))
+	mu    sync.Mutex // guards lines
+	lines []string
+}
+
+func (l *testLog) Write(b []byte) (int, error) {
+	line := strings.TrimSpace(string(b))
+	l.t.Log(line)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, line)
 	return len(b), nil
+}
+
+// has reports whether one line has all these words.
+func (l *testLog) has(words ...string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.lines, func(line string) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) })
+	})
 }
 
 func (s *stack) path(name string) string { return filepath.Join(s.Dir, name) }
@@ -194,7 +218,7 @@ func (s *stack) path(name string) string { return filepath.Join(s.Dir, name) }
 // sh runs a shell script in the mount. File operations go through other
 // processes: one that serves a mount must not wait for itself.
 func (s *stack) sh(script string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", append([]string{"-c", "cd \"$MNT\" && " + script, "bash"}, args...)...)
 	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "HOME="+s.State, "LC_ALL=C")
@@ -265,7 +289,7 @@ func (s *stack) content(fileID string) []byte {
 // eventually waits until the file is in the state.
 func (s *stack) eventually(name, state string) {
 	s.t.Helper()
-	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, 30*time.Second, 5*time.Millisecond,
+	require.Eventually(s.t, func() bool { return s.attr(name, "state") == state }, patience, 5*time.Millisecond,
 		"%s should become %s", name, state)
 }
 

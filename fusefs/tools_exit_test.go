@@ -10,7 +10,7 @@ import (
 )
 
 // TestToolExitStatus: the API refuses everything, and each tool's exit status shows
-// whether it checks the result of close(2). The README lists the tools that do not,
+// whether it checks the result of close(2). docs/tools.md lists the tools that do not,
 // and recommends `uploadfs wait` for them. Keep both lists the same.
 func TestToolExitStatus(t *testing.T) {
 	s := newStack(t, stackOptions{})

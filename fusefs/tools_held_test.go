@@ -141,6 +141,6 @@ func TestExcludeOfTheNextMount(t *testing.T) {
 		require.Equal(t, "excluded", s.attr(name, "state"), name)
 	}
 	s.completed("d.dat", []byte("done\n"))
-	require.Eventually(t, func() bool { return s.pending() == 0 }, 10*time.Second, time.Millisecond, "the Upload of e.dat is cancelled")
+	require.Eventually(t, func() bool { return s.pending() == 0 }, patience, time.Millisecond, "the Upload of e.dat is cancelled")
 	require.Len(t, s.API.Files(), 2)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"uploadfs/fusefs"
 	"uploadfs/fusefs/procfs"
@@ -83,14 +84,15 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 
 // mount asks the kernel for the mount. The state directory is its source, so that
 // a program that sees the mount finds its daemon.
-func (a *assembly) mount(c *Config, dir *stateDir, log *slog.Logger) error {
+func (a *assembly) mount(c *Config, point *os.File, dir *stateDir, log *slog.Logger) error {
 	server, err := fusefs.Mount(c.MountPoint, fusefs.Options{
 		Tree:            a.tree,
 		Uploader:        a.uploader,
 		Logger:          log,
 		CloseBackground: c.CloseBackground,
+		UnseenWriters:   fusefs.UnseenWriters(c.UnseenWriters),
 		WritePath:       fusefs.WritePath(c.WritePath),
-	}, fusefs.MountOptions{Source: dir.path, Options: c.Options})
+	}, fusefs.MountOptions{Dir: point, Source: dir.path, Options: c.Options})
 	a.server = server
 	return err
 }

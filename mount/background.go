@@ -45,7 +45,7 @@ func Mount(c Config) error {
 		return err
 	}
 	if c.Foreground {
-		return run(c, func() { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
+		return run(c, func([]string) { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
 	}
 	if c.APIKeyFile == file {
 		return startDaemon("")
@@ -67,8 +67,9 @@ func inherited(env string) *os.File {
 
 // message is what a daemon sends to its parent, once.
 type message struct {
-	Error string `json:"error"` // "" when the mount is ready
-	Code  int    `json:"code"`
+	Error string   `json:"error"` // "" when the mount is ready
+	Code  int      `json:"code"`
+	Notes []string `json:"notes"` // what users of the mount should know, one sentence each
 }
 
 // runBackground is the daemon's side. Standard error is the parent's until there
@@ -87,9 +88,9 @@ func runBackground(c Config, parent *os.File) error {
 		}
 		parent.Close()
 	}
-	err := run(c, func() { send(message{}) })
+	err := run(c, func(notes []string) { send(message{Notes: notes}) })
 	if err != nil {
-		send(message{err.Error(), ExitCode(err)})
+		send(message{Error: err.Error(), Code: ExitCode(err)})
 	}
 	return err
 }
@@ -154,6 +155,9 @@ func startDaemon(key Secret) error {
 	err = json.NewDecoder(listen).Decode(&m)
 	switch {
 	case err == nil && m.Error == "":
+		for _, note := range m.Notes {
+			fmt.Fprintln(os.Stderr, "note:", note)
+		}
 		return cmd.Process.Release()
 	case err == nil:
 		err = &reported{m.Error, m.Code}

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -26,17 +27,17 @@ const dialTimeout = 2 * time.Second
 // socket, comes from a mount that any user may have made.
 const maxAnswer = 1 << 30
 
-// Client talks to the daemon of one state directory. It may be used
-// concurrently.
+// Client talks to the daemon of one mount. It may be used concurrently.
 type Client struct {
-	dir  string
-	http http.Client
+	mount Entry
+	http  http.Client
 }
 
-// NewClient returns a client of the daemon that uses this state directory.
-func NewClient(stateDir string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialIn(ctx, stateDir) }
-	return &Client{dir: stateDir, http: http.Client{Transport: &http.Transport{
+// NewClient returns a client of the daemon that serves the mount. Its calls end with
+// their context, whatever the mount's source turns out to be.
+func NewClient(m Entry) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dialDaemon(ctx, m) }
+	return &Client{mount: m, http: http.Client{Transport: &http.Transport{
 		DialContext:       dial,
 		DisableKeepAlives: true,
 	}}}
@@ -57,7 +58,7 @@ func (c *Client) Retry(ctx context.Context, path string) error {
 // means that something is open on it, and that nothing has changed. When ctx ends
 // first, the daemon goes on to its end by itself.
 func (c *Client) Unmount(ctx context.Context) (Outcome, error) {
-	conn, err := dialIn(ctx, c.dir)
+	conn, err := dialDaemon(ctx, c.mount)
 	if err != nil {
 		return Outcome{}, dialError(err)
 	}
@@ -81,6 +82,9 @@ func (c *Client) call(ctx context.Context, method, path string, form url.Values,
 		return err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if c.mount.Device != "" {
+		req.Header.Set(deviceHeader, c.mount.Device)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		var detail *url.Error
@@ -98,8 +102,11 @@ func (c *Client) call(ctx context.Context, method, path string, form url.Values,
 	if err := body.Decode(&fail); err != nil || fail.Error == "" {
 		return fmt.Errorf("the daemon answered %s", resp.Status)
 	}
-	if resp.StatusCode == http.StatusConflict {
+	switch resp.StatusCode {
+	case http.StatusConflict:
 		return &busyError{fail.Error}
+	case http.StatusMisdirectedRequest:
+		return ErrNoDaemon // it serves another mount, and this one is dead
 	}
 	return errors.New(fail.Error)
 }
@@ -121,12 +128,70 @@ func dialError(err error) error {
 	return err
 }
 
-// reachable reports whether a daemon listens for this state directory. A kernel
-// accepts the connection even of a daemon that is busy or stopped.
-func reachable(dir string) bool {
+// dialDaemon connects to the daemon of a mount. It refuses a process of another user
+// than the mount's: any user can mount with any source.
+//
+// The source may lie on a filesystem that does not answer. So a goroutine connects,
+// which ends by itself, or with the process, if ctx ends first. While one such
+// goroutine is left, no other one is started for the same source.
+func dialDaemon(ctx context.Context, m Entry) (*net.UnixConn, error) {
+	if _, stuck := stuckDials.Load(m.Source); stuck {
+		return nil, fmt.Errorf("%s does not answer", Printable(m.Source))
+	}
+	type result struct {
+		conn *net.UnixConn
+		err  error
+	}
+	dialed, ended := make(chan result), make(chan struct{})
+	go func() {
+		conn, err := dialIn(ctx, m.Source)
+		if err == nil {
+			if err = checkPeer(conn, m.Owner); err != nil {
+				conn.Close()
+			}
+		}
+		select {
+		case dialed <- result{conn, err}:
+		case <-ctx.Done():
+			if err == nil {
+				conn.Close()
+			}
+		}
+		close(ended)
+		stuckDials.CompareAndDelete(m.Source, ended)
+	}()
+	select {
+	case r := <-dialed:
+		return r.conn, r.err
+	case <-ctx.Done():
+		stuckDials.Store(m.Source, ended)
+		select {
+		case <-ended: // before it could be stored
+			stuckDials.CompareAndDelete(m.Source, ended)
+		default:
+		}
+		return nil, context.Cause(ctx)
+	}
+}
+
+// stuckDials holds the sources that a connecting goroutine has been left with.
+var stuckDials sync.Map
+
+// checkPeer refuses a process of another user than the mount's.
+func checkPeer(conn *net.UnixConn, owner int) error {
+	uid, err := peerUser(conn)
+	if err == nil && uid != owner {
+		err = fmt.Errorf("its source leads to a process of user %d, and user %d made the mount: its daemon was not asked", uid, owner)
+	}
+	return err
+}
+
+// reachable reports whether the mount's daemon listens. A kernel accepts the
+// connection even of a daemon that is busy or stopped.
+func reachable(m Entry) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), dialTimeout)
 	defer cancel()
-	c, err := dialIn(ctx, dir)
+	c, err := dialDaemon(ctx, m)
 	if err != nil {
 		return false
 	}

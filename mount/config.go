@@ -9,6 +9,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"uploadfs/fusefs"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 )
@@ -35,6 +36,7 @@ type Config struct {
 	Names    uploader.NamePolicy // which names wait, and which are never sent
 
 	CloseBackground bool          // close returns at once instead of when the File exists
+	UnseenWriters   string        // one of [UnseenModes]: what a close by a program means that cannot be observed
 	CloseTimeout    time.Duration // how long close waits without one acknowledged byte; 0 is for ever
 	DrainTimeout    time.Duration // how long the end of the mount waits for uploads
 	WritePath       string        // one of [WritePaths]
@@ -48,23 +50,25 @@ type Config struct {
 
 // DefaultConfig holds the default of every flag; the caller sets MountPoint.
 var DefaultConfig = Config{
-	Purpose:      uploader.DefaultPurpose,
-	PartSize:     uploader.DefaultPartSize,
-	Parallel:     uploader.DefaultParallel,
-	Checksum:     true,
-	Names:        uploader.NamePolicy{HoldFor: uploader.DefaultHoldFor},
-	CloseTimeout: uploader.DefaultCloseTimeout,
-	DrainTimeout: 30 * time.Second,
-	WritePath:    "auto",
-	LogFormat:    "text",
+	Purpose:       uploader.DefaultPurpose,
+	PartSize:      uploader.DefaultPartSize,
+	Parallel:      uploader.DefaultParallel,
+	Checksum:      true,
+	Names:         uploader.NamePolicy{HoldFor: uploader.DefaultHoldFor},
+	CloseTimeout:  uploader.DefaultCloseTimeout,
+	DrainTimeout:  30 * time.Second,
+	UnseenWriters: string(fusefs.UnseenBackground),
+	WritePath:     "auto",
+	LogFormat:     "text",
 }
 
 // The values that flags with a choice take.
 var (
-	WritePaths = []string{"auto", "passthrough", "writeback"}
-	LogFormats = []string{"text", "json"}
-	CloseModes = []string{"wait", "background"}
-	Checksums  = []string{"md5", "none"}
+	WritePaths  = []string{"auto", "passthrough", "writeback"}
+	LogFormats  = []string{"text", "json"}
+	UnseenModes = []string{string(fusefs.UnseenBackground), string(fusefs.UnseenCommit)}
+	CloseModes  = []string{"wait", "background"}
+	Checksums   = []string{"md5", "none"}
 )
 
 // MountOptions are the options that -o takes. The kernel would ignore the rest of
@@ -139,6 +143,9 @@ func (c *Config) check() error {
 	}
 	if _, err := ParseChoice(c.WritePath, WritePaths); err != nil {
 		return usagef("write path %q: %w", c.WritePath, err)
+	}
+	if _, err := ParseChoice(c.UnseenWriters, UnseenModes); err != nil {
+		return usagef("unseen writers %q: %w", c.UnseenWriters, err)
 	}
 	if _, err := ParseChoice(c.LogFormat, LogFormats); err != nil {
 		return usagef("log format %q: %w", c.LogFormat, err)

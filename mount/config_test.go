@@ -38,6 +38,7 @@ func TestCheckFindsMistakes(t *testing.T) {
 		"cannot be negative":    func(c *Config) { c.DrainTimeout = -1 },
 		"--no-hold":             func(c *Config) { c.Names.HoldFor = 0 },
 		"bad pattern":           func(c *Config) { c.Names.Exclude = []string{"["} },
+		`unseen writers "both"`: func(c *Config) { c.UnseenWriters = "both" },
 		`write path "fast"`:     func(c *Config) { c.WritePath = "fast" },
 		`log format "xml"`:      func(c *Config) { c.LogFormat = "xml" },
 		`mount option "fsname`:  func(c *Config) { c.Options = []string{"ro", "fsname=x"} },

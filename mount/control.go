@@ -24,6 +24,7 @@ type Report struct {
 	Started    time.Time `json:"started"`
 	Ending     bool      `json:"ending"` // unmounted; what is pending is being drained
 	Disk       Disk      `json:"disk"`
+	Notes      []string  `json:"notes,omitempty"` // what users of the mount should know, one sentence each
 	uploader.Snapshot
 }
 
@@ -48,8 +49,14 @@ const (
 	controlTimeout = 10 * time.Second
 )
 
+// deviceHeader names the filesystem, "major:minor", that a call is about. A daemon
+// answers calls about another one with 421: that mount is of an earlier daemon with
+// the same state directory.
+const deviceHeader = "Uploadfs-Device"
+
 // handlers are what the control socket can ask for.
 type handlers struct {
+	device  func() string // of the mount; "" before there is one
 	status  func(context.Context) (Report, error)
 	retry   func(path string) error
 	unmount func(context.Context) (Outcome, error)
@@ -145,6 +152,10 @@ func (h handlers) mux() http.Handler {
 			defer func() { <-slots }()
 		default:
 			http.Error(w, `{"error":"too many calls at once: try again"}`, http.StatusServiceUnavailable)
+			return
+		}
+		if about := r.Header.Get(deviceHeader); about != "" && h.device != nil && h.device() != "" && about != h.device() {
+			http.Error(w, `{"error":"this daemon serves another mount"}`, http.StatusMisdirectedRequest)
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, controlBody)

@@ -2,7 +2,9 @@ package mount
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 
@@ -29,10 +31,12 @@ func listenIn(dir string) (net.Listener, error) {
 
 // dialIn connects to the control socket of a state directory.
 func dialIn(ctx context.Context, dir string) (*net.UnixConn, error) {
-	d, err := os.Open(dir)
+	// O_PATH waits for no FIFO or device in the place of the directory.
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &fs.PathError{Op: "open", Path: dir, Err: err}
 	}
+	d := os.NewFile(uintptr(fd), dir)
 	defer d.Close()
 	c, err := new(net.Dialer).DialContext(ctx, "unix", socketVia(d))
 	if err != nil {
@@ -49,20 +53,31 @@ func socketVia(dir *os.File) string {
 // come to mean another one.
 type process struct{ fd int }
 
-// peer finds the process at the other end of c.
-func peer(c *net.UnixConn) (process, error) {
+// credentials are those that the process at the other end of c had when it began to
+// listen (SO_PEERCRED of unix(7)).
+func credentials(c *net.UnixConn) (cred *unix.Ucred, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return process{}, err
+		return nil, err
 	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	ctlErr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
-	if err == nil {
-		err = credErr
+	return cred, errors.Join(ctlErr, err)
+}
+
+// peerUser finds the user of the process at the other end of c.
+func peerUser(c *net.UnixConn) (uid int, err error) {
+	cred, err := credentials(c)
+	if err != nil {
+		return -1, err
 	}
+	return int(cred.Uid), nil
+}
+
+// peer finds the process at the other end of c.
+func peer(c *net.UnixConn) (process, error) {
+	cred, err := credentials(c)
 	if err != nil {
 		return process{}, err
 	}

@@ -31,6 +31,9 @@ func serve(t *testing.T, h handlers) (dir string, c *control) {
 	return dir, c
 }
 
+// mountOf is a mount of this user's with dir as its source.
+func mountOf(dir string) Entry { return Entry{Source: dir, Owner: os.Geteuid()} }
+
 func TestControl(t *testing.T) {
 	const odd = "dir/\xff\n&a=b +%20"
 	h := handlers{
@@ -50,7 +53,7 @@ func TestControl(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), fi.Mode().Perm())
 
-	client := NewClient(dir)
+	client := NewClient(mountOf(dir))
 	ctx := t.Context()
 	rep, err := client.Status(ctx)
 	require.NoError(t, err)
@@ -63,13 +66,13 @@ func TestControl(t *testing.T) {
 
 	_, err = client.Unmount(ctx)
 	require.ErrorIs(t, err, syscall.EBUSY)
-	require.True(t, reachable(dir))
+	require.True(t, reachable(mountOf(dir)))
 
 	require.NoError(t, c.close())
 	require.NoFileExists(t, filepath.Join(dir, socketFile))
 	_, err = client.Status(ctx)
 	require.ErrorIs(t, err, ErrNoDaemon)
-	require.False(t, reachable(dir))
+	require.False(t, reachable(mountOf(dir)))
 }
 
 func TestControlReplacesADeadSocket(t *testing.T) {
@@ -78,10 +81,10 @@ func TestControlReplacesADeadSocket(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, l.Close()) // as a kill leaves it: the file without a listener
 	require.FileExists(t, filepath.Join(dir, socketFile))
-	require.ErrorIs(t, NewClient(dir).Retry(t.Context(), "x"), ErrNoDaemon)
+	require.ErrorIs(t, NewClient(mountOf(dir)).Retry(t.Context(), "x"), ErrNoDaemon)
 	c, err := serveControl(dir, handlers{retry: func(string) error { return nil }}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	require.NoError(t, NewClient(dir).Retry(t.Context(), "x"))
+	require.NoError(t, NewClient(mountOf(dir)).Retry(t.Context(), "x"))
 	require.NoError(t, c.close())
 }
 
@@ -93,7 +96,7 @@ func TestControlHasLimits(t *testing.T) {
 		<-release
 		return nil
 	}})
-	client := NewClient(dir)
+	client := NewClient(mountOf(dir))
 	require.Error(t, client.Retry(t.Context(), strings.Repeat("x", controlBody)), "no path is that long")
 
 	errs := make(chan error, controlCalls)
@@ -120,7 +123,7 @@ func TestClientDoesNotTrustTheAnswer(t *testing.T) {
 	})}
 	go server.Serve(l)
 	defer server.Close()
-	require.ErrorContains(t, NewClient(dir).Retry(t.Context(), "x"), "the daemon answered 500")
+	require.ErrorContains(t, NewClient(mountOf(dir)).Retry(t.Context(), "x"), "the daemon answered 500")
 }
 
 func TestPeerIsAwaited(t *testing.T) {

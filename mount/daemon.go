@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"uploadfs/fusefs"
 	"uploadfs/uploader/state"
 )
 
@@ -39,9 +40,9 @@ type daemon struct {
 
 // run is a mount from its checks to its end. It takes the process over: signals,
 // umask, working directory and the default logger are the mount's. ready is
-// called once, when the mount can be used. The error is nil if everything was
+// called once, when the mount can be used, with what its users should know. The error is nil if everything was
 // uploaded, a *[LeftError] if not, and any other if the mount never became ready.
-func run(c Config, ready func()) error {
+func run(c Config, ready func(notes []string)) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -51,10 +52,11 @@ func run(c Config, ready func()) error {
 	// What is made from here on is this user's alone, the journal among it.
 	syscall.Umask(0o077)
 
-	detached, err := c.prepare()
+	point, detached, err := c.prepare()
 	if err != nil {
 		return err
 	}
+	defer point.Close()
 	dir, err := openStateDir(c.StateDir, c.MountPoint)
 	if err != nil {
 		return err
@@ -77,7 +79,7 @@ func run(c Config, ready func()) error {
 		ending:  make(chan struct{}),
 		drained: make(chan struct{}),
 	}
-	err = d.serve(ready, signals)
+	err = d.serve(point, ready, signals)
 	var left *LeftError
 	if err != nil && !c.Foreground && !errors.As(err, &left) {
 		log.Error("mount failed", "mount_point", c.MountPoint, "error", err)
@@ -86,7 +88,7 @@ func run(c Config, ready func()) error {
 }
 
 // serve mounts, waits for an end, and ends.
-func (d *daemon) serve(ready func(), signals <-chan os.Signal) error {
+func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-chan os.Signal) error {
 	// Relative paths are resolved; the daemon must not keep a filesystem busy.
 	if err := os.Chdir("/"); err != nil {
 		return err
@@ -97,13 +99,14 @@ func (d *daemon) serve(ready func(), signals <-chan os.Signal) error {
 	}
 	d.parts = parts
 	// The socket comes before the mount, so that a mount without a listener is a dead one.
-	control, err := serveControl(d.dir.path, handlers{status: d.report, retry: parts.uploader.Retry, unmount: d.unmount}, d.log)
+	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, unmount: d.unmount}, d.log)
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}
 	// The kernel has already applied the caller's umask to what it asks for.
 	syscall.Umask(0)
-	if err := parts.mount(&d.config, d.dir, d.log); err != nil {
+	err = parts.mount(&d.config, point, d.dir, d.log)
+	if err = errors.Join(err, point.Close()); err != nil {
 		return errors.Join(err, control.close(), parts.close())
 	}
 	close(d.mounted)
@@ -111,7 +114,7 @@ func (d *daemon) serve(ready func(), signals <-chan os.Signal) error {
 		"endpoint", d.config.endpoint().String(), "write_path", parts.server.WritePath(), "pid", os.Getpid())
 	endedEarly := len(signals) > 0
 	if !endedEarly {
-		ready()
+		ready(parts.server.Notes())
 	}
 	d.await(signals)
 	d.drain(signals)
@@ -146,16 +149,7 @@ func (d *daemon) await(signals <-chan os.Signal) {
 	case <-d.ending: // another mount namespace may still have a copy, which is dead from now on
 	case sig := <-signals:
 		by = sig.String()
-		if err := unmountNow(d.config.MountPoint); err != nil {
-			d.log.Info("busy, so detached: what is open is served until the end", "error", err)
-			// What the kernel holds of open files would end with this process.
-			if err := syncMount(d.config.MountPoint); err != nil {
-				d.log.Warn("what is written to open files may be incomplete", "error", err)
-			}
-			if err := detach(d.config.MountPoint); err != nil {
-				d.log.Warn("not unmounted", "error", err)
-			}
-		}
+		d.leave()
 	}
 	if d.unmountAsked.Load() {
 		by = "uploadfs unmount"
@@ -165,6 +159,43 @@ func (d *daemon) await(signals <-chan os.Signal) {
 	if d.config.Foreground {
 		notifySystemd("STOPPING=1")
 	}
+}
+
+// leave has the kernel give the mount up, even if it is in use. A mount that another
+// one covers stays, and is dead once this process ends.
+func (d *daemon) leave() {
+	m := d.parts.server.Mounted()
+	err := fusefs.Unmount(m, false)
+	if err == nil || errors.Is(err, fusefs.ErrNotMounted) {
+		return
+	}
+	d.log.Info("busy, so detached: what is open is served until the end", "error", err)
+	// What the kernel holds of open files would end with this process.
+	if err := syncMount(m); err != nil {
+		d.log.Warn("what is written to open files may be incomplete", "error", err)
+	}
+	if err := fusefs.Unmount(m, true); err != nil && !errors.Is(err, fusefs.ErrNotMounted) {
+		d.log.Warn("not unmounted", "error", err)
+	}
+}
+
+// device is the filesystem that this daemon serves, "major:minor".
+func (d *daemon) device() string {
+	select {
+	case <-d.mounted:
+		return d.parts.server.Mounted().Device
+	default:
+		return ""
+	}
+}
+
+// point is the path of the mount, which changes when a parent directory is renamed.
+// It is the last one known where the mount is gone.
+func (d *daemon) point() string {
+	if m, err := fusefs.Current(d.parts.server.Mounted()); err == nil {
+		return m.Point
+	}
+	return d.config.MountPoint
 }
 
 func (d *daemon) end() { d.endOnce.Do(func() { close(d.ending) }) }
@@ -231,7 +262,8 @@ func (d *daemon) giveUp() error {
 	default:
 	}
 	d.unmountAsked.Store(true)
-	if err := unmountNow(d.config.MountPoint); err != nil {
+	err := fusefs.Unmount(d.parts.server.Mounted(), false)
+	if err != nil && !errors.Is(err, fusefs.ErrNotMounted) {
 		d.unmountAsked.Store(false)
 		return err
 	}
@@ -255,13 +287,14 @@ func (d *daemon) report(ctx context.Context) (Report, error) {
 		return Report{}, err
 	}
 	rep := Report{
-		MountPoint: d.config.MountPoint,
+		MountPoint: d.point(),
 		StateDir:   d.dir.path,
 		Endpoint:   d.config.endpoint().String(),
 		WritePath:  string(d.parts.server.WritePath()),
 		PID:        os.Getpid(),
 		Started:    d.started,
 		Disk:       disk,
+		Notes:      d.parts.server.Notes(),
 		Snapshot:   snapshot,
 	}
 	select {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"syscall"
 
@@ -27,15 +28,21 @@ func Find(mountPoint string) (Entry, error) {
 	if mounted && m.Type == fusefs.FSType {
 		return m, nil
 	}
+	for _, below := range list {
+		if mounted && below.Type == fusefs.FSType && below.Point == point {
+			return Entry{}, fmt.Errorf("%s: %w", Printable(point), &fusefs.CoveredError{By: m})
+		}
+	}
 	if dir, err := DefaultStateDir(point); err == nil {
-		if _, was := holder(filepath.Join(dir, lockFile)); was == point && reachable(dir) {
-			return Entry{Root: "/", Point: point, Type: fusefs.FSType, Source: dir}, nil
+		m := Entry{Root: "/", Point: point, Type: fusefs.FSType, Source: dir, Owner: os.Geteuid()}
+		if _, was := holder(filepath.Join(dir, lockFile)); was == point && reachable(m) {
+			return m, nil
 		}
 	}
 	return Entry{}, fmt.Errorf("%s is no uploadfs mount: see uploadfs status for those there are", Printable(mountPoint))
 }
 
-// FindAll returns all mounts of ours, each state directory once.
+// FindAll returns all mounts of ours, each filesystem once.
 func FindAll() ([]Entry, error) {
 	list, err := procfs.Mounts()
 	if err != nil {
@@ -44,8 +51,8 @@ func FindAll() ([]Entry, error) {
 	var ours []Entry
 	seen := make(map[string]bool)
 	for _, m := range list {
-		if m.Type == fusefs.FSType && !seen[m.Source] {
-			seen[m.Source] = true
+		if m.Type == fusefs.FSType && !seen[m.Device] {
+			seen[m.Device] = true
 			ours = append(ours, m)
 		}
 	}
@@ -78,7 +85,7 @@ func Unmount(ctx context.Context, mountPoint string) (out Outcome, gone bool, er
 	if err != nil {
 		return Outcome{}, false, err
 	}
-	out, err = NewClient(m.Source).Unmount(ctx)
+	out, err = NewClient(m).Unmount(ctx)
 	switch {
 	case errors.Is(err, syscall.EBUSY):
 		return out, false, fmt.Errorf("%s is busy: close the files and leave the directories that are open on it, then try again",

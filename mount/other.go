@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"runtime"
 )
 
@@ -25,14 +26,19 @@ func (process) close()                     {}
 func peer(*net.UnixConn) (process, error)                   { return process{}, errLinux }
 func listenIn(string) (net.Listener, error)                 { return nil, errLinux }
 func dialIn(context.Context, string) (*net.UnixConn, error) { return nil, errLinux }
-func fusermount() (string, error)                           { return "", errLinux }
 func checkFUSE(string, int, func() (string, error)) error   { return errLinux }
 func checkOptions([]string, int, string) error              { return errLinux }
 func clearPoint(string) (detached bool, err error)          { return false, errLinux }
-func checkPoint(string) error                               { return errLinux }
+func openPoint(string) (*os.File, error)                    { return nil, errLinux }
+func checkPoint(*os.File) error                             { return errLinux }
 func isDead(Entry) (bool, error)                            { return false, errLinux }
-func detach(string) error                                   { return errLinux }
-func unmountNow(string) error                               { return errLinux }
 func closeOnExec() error                                    { return errLinux }
 func leaveTerminal()                                        {}
-func syncMount(string) error                                { return errLinux }
+func peerUser(*net.UnixConn) (int, error)                   { return -1, errLinux }
+func syncMount(Entry) error                                 { return errLinux }
+
+// SyncCommand is the hidden subcommand that calls [SyncMount] with its argument.
+const SyncCommand = "sync-mount"
+
+// SyncMount is not available here.
+func SyncMount(string) error { return errLinux }

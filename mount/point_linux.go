@@ -45,7 +45,7 @@ func clearPoint(point string) (detached bool, err error) {
 		if !dead {
 			return detached, &aliveError{m}
 		}
-		if err := detach(point); err != nil {
+		if err := fusefs.Unmount(m, true); err != nil {
 			return detached, fmt.Errorf("%s carries a dead mount that cannot be detached: %w", Printable(point), err)
 		}
 		detached = true
@@ -57,8 +57,17 @@ func clearPoint(point string) (detached bool, err error) {
 // whose daemon cannot be reached is touched, since stat(2) on a live one waits
 // for its daemon.
 func isDead(m Entry) (bool, error) {
-	if _, point := holder(filepath.Join(m.Source, lockFile)); point == m.Point && reachable(m.Source) {
-		return false, nil
+	listens := make(chan bool, 1)
+	go func() { // ends with the answer of the source's filesystem
+		_, point := holder(filepath.Join(m.Source, lockFile))
+		listens <- point == m.Point && reachable(m)
+	}()
+	select {
+	case yes := <-listens:
+		if yes {
+			return false, nil
+		}
+	case <-time.After(dialTimeout):
 	}
 	answer := make(chan error, 1)
 	go func() { // ends with the answer; a killed daemon's mount gives one at once
@@ -81,27 +90,36 @@ func isDead(m Entry) (bool, error) {
 	}
 }
 
-// checkPoint says what is wrong with a directory on which nothing is mounted.
-func checkPoint(point string) error {
-	fi, err := os.Lstat(point)
+// openPoint opens the directory to mount on. From here on it is known by the
+// descriptor: its path may come to lead elsewhere.
+func openPoint(point string) (*os.File, error) {
+	dir, err := fusefs.OpenMountPoint(point)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s does not exist: create it with mkdir", Printable(point))
+		return nil, fmt.Errorf("%s does not exist: create it with mkdir", Printable(point))
+	case errors.Is(err, unix.ENOTDIR):
+		return nil, fmt.Errorf("%s is not a directory: name one to mount on", Printable(point))
+	case errors.Is(err, unix.ELOOP):
+		return nil, fmt.Errorf("%s is being replaced by a symlink: name a directory to mount on", Printable(point))
 	case err != nil:
-		return fmt.Errorf("mount point: %w", err)
-	case !fi.IsDir():
-		return fmt.Errorf("%s is not a directory: name one to mount on", Printable(point))
+		return nil, fmt.Errorf("mount point: %w", err)
 	}
-	d, err := os.Open(point)
+	return dir, nil
+}
+
+// checkPoint says what is wrong with a directory on which nothing is mounted.
+func checkPoint(dir *os.File) error {
+	point, via := dir.Name(), fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
+	d, err := os.Open(via)
 	if err != nil {
-		return fmt.Errorf("mount point: %w", err)
+		return fmt.Errorf("mount point %s: %w", Printable(point), errors.Unwrap(err))
 	}
 	defer d.Close()
 	if names, _ := d.Readdirnames(1); len(names) > 0 {
 		return fmt.Errorf("%s is not empty, and a mount would hide what is in it: choose an empty directory", Printable(point))
 	}
 	// fusermount3 lets users mount only where they could have written.
-	if os.Geteuid() != 0 && unix.Access(point, unix.W_OK) != nil {
+	if os.Geteuid() != 0 && unix.Access(via, unix.W_OK) != nil {
 		return fmt.Errorf("%s is not writable for you: choose a directory of your own", Printable(point))
 	}
 	return nil

@@ -43,11 +43,22 @@ func TestCheckOptions(t *testing.T) {
 
 func TestCheckPoint(t *testing.T) {
 	dir := t.TempDir()
-	require.NoError(t, checkPoint(dir))
-	require.ErrorContains(t, checkPoint(filepath.Join(dir, "x")), "create it with mkdir")
+	d, err := openPoint(dir)
+	require.NoError(t, err)
+	defer d.Close()
+	require.NoError(t, checkPoint(d))
+	_, err = openPoint(filepath.Join(dir, "x"))
+	require.ErrorContains(t, err, "create it with mkdir")
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "x"), nil, 0o600))
-	require.ErrorContains(t, checkPoint(filepath.Join(dir, "x")), "not a directory")
-	require.ErrorContains(t, checkPoint(dir), "not empty")
+	_, err = openPoint(filepath.Join(dir, "x"))
+	require.ErrorContains(t, err, "not a directory")
+	require.ErrorContains(t, checkPoint(d), "not empty")
+	require.NoError(t, os.Symlink(dir, filepath.Join(dir, "link")))
+	_, err = openPoint(filepath.Join(dir, "link"))
+	require.Error(t, err)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "sub"), 0o700))
+	_, err = openPoint(filepath.Join(dir, "link", "sub"))
+	require.ErrorContains(t, err, "symlink")
 }
 
 func TestClearPointLeavesOtherMountsAlone(t *testing.T) {

@@ -7,62 +7,69 @@ import (
 	"os"
 	"path/filepath"
 
+	"uploadfs/fusefs"
 	"uploadfs/fusefs/procfs"
 )
 
 // prepare finds every mistake that can be found before the state directory is
-// touched, and makes all paths independent of the working directory. detached
-// says that a dead mount was in the way.
-func (c *Config) prepare() (detached bool, err error) {
+// touched, and makes all paths independent of the working directory. It returns the
+// opened directory to mount on. detached says that a dead mount was in the way.
+func (c *Config) prepare() (dir *os.File, detached bool, err error) {
 	if err := c.check(); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	list, err := procfs.Mounts()
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
 	point, err := resolve(c.MountPoint, list)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return false, fmt.Errorf("%s does not exist: create it with mkdir -p", Printable(c.MountPoint))
+		return nil, false, fmt.Errorf("%s does not exist: create it with mkdir -p", Printable(c.MountPoint))
 	case err != nil:
-		return false, fmt.Errorf("mount point: %w", err)
+		return nil, false, fmt.Errorf("mount point: %w", err)
 	}
 	c.MountPoint = point
 	if c.StateDir == "" {
 		if c.StateDir, err = DefaultStateDir(c.MountPoint); err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
 	if c.StateDir, err = resolveAbsent(c.StateDir); err != nil {
-		return false, err
+		return nil, false, err
 	}
 	if inside(c.StateDir, c.MountPoint) {
-		return false, fmt.Errorf("the state directory %s would lie below its own mount point, and wait for itself: give another one with --state-dir",
+		return nil, false, fmt.Errorf("the state directory %s would lie below its own mount point, and wait for itself: give another one with --state-dir",
 			Printable(c.StateDir))
 	}
 	if inside(c.MountPoint, c.StateDir) {
-		return false, fmt.Errorf("the mount point %s lies in its own state directory: choose another one", Printable(c.MountPoint))
+		return nil, false, fmt.Errorf("the mount point %s lies in its own state directory: choose another one", Printable(c.MountPoint))
 	}
 	if c.APIKeyFile != "" {
 		if c.APIKeyFile, err = filepath.Abs(c.APIKeyFile); err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
 	if !c.Embedded {
 		if _, err := c.key(); err != nil {
-			return false, err
+			return nil, false, err
 		}
 	}
-	if err := checkFUSE(fuseDevice, os.Geteuid(), fusermount); err != nil {
-		return false, err
+	if err := checkFUSE(fuseDevice, os.Geteuid(), fusefs.Fusermount); err != nil {
+		return nil, false, err
 	}
 	if err := checkOptions(c.Options, os.Geteuid(), fuseConf); err != nil {
-		return false, err
+		return nil, false, err
 	}
-	detached, err = clearPoint(c.MountPoint)
-	if err != nil {
-		return detached, err
+	if detached, err = clearPoint(c.MountPoint); err != nil {
+		return nil, detached, err
 	}
-	return detached, checkPoint(c.MountPoint)
+	if dir, err = openPoint(c.MountPoint); err != nil {
+		return nil, detached, err
+	}
+	if err := checkPoint(dir); err != nil {
+		dir.Close()
+		return nil, detached, err
+	}
+	return dir, detached, nil
 }

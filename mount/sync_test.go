@@ -7,6 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
+	"uploadfs/fusefs"
+	"uploadfs/fusefs/procfs"
+
 	"github.com/stretchr/testify/require"
 )
 
@@ -29,7 +32,24 @@ func TestOpenForWriting(t *testing.T) {
 	defer gone.Close()
 	require.NoError(t, os.Remove(at("gone")))
 
-	require.Equal(t, []string{at("written")}, openForWriting(dir))
-	require.Empty(t, openForWriting(dir[:len(dir)-1]), "a prefix of a name is no directory")
-	require.NoError(t, syncMount(dir))
+	var mine []string
+	for _, path := range openForWriting(deviceOf(t, w)) {
+		if target, err := os.Readlink(path); err == nil && filepath.Dir(target) == dir {
+			mine = append(mine, target)
+		}
+	}
+	require.Equal(t, []string{at("written")}, mine)
+	require.Empty(t, openForWriting("0:0"), "no filesystem has this number")
+	require.NoError(t, SyncMount(deviceOf(t, w)))
+	require.ErrorIs(t, SyncMount("0:0"), fusefs.ErrNotMounted)
+}
+
+// deviceOf is the device of an open file's filesystem, as the list of mounts has it.
+func deviceOf(t *testing.T, f *os.File) string {
+	d, err := procfs.ReadDescriptor(os.Getpid(), int(f.Fd()))
+	require.NoError(t, err)
+	devices, err := procfs.MountDevices(os.Getpid())
+	require.NoError(t, err)
+	require.NotEmpty(t, devices[d.MountID])
+	return devices[d.MountID]
 }

@@ -252,6 +252,9 @@ func (s *session) completeUpload(target uint64, md5 string) error {
 	if err = s.superseded(target); err == nil && !s.observer.matched(x) {
 		err = errMayDiffer
 	}
+	if err == nil {
+		err = x.err // given up while it waited for its turn
+	}
 	if err != nil {
 		s.u.freeSlot()
 		return err
@@ -261,19 +264,29 @@ func (s *session) completeUpload(target uint64, md5 string) error {
 	// Before the call: its answer may be lost with us.
 	s.recorded(s.u.journal.Completing(x.upload.ID, x.spec, x.created))
 	x.calls.Add(1)
+	x.completing, x.mayBeDone, s.commits.completing = true, before, true
 	var file api.File
 	s.unlocked(func() { file, err = s.callComplete(x, md5, before) })
-	x.done = err == nil
+	x.completing, s.commits.completing = false, false
+	x.done, x.mayBeDone = err == nil, errors.Is(err, api.ErrOutcomeUnknown)
 	x.calls.Done()
 	switch {
-	case err == nil:
+	case x.done:
 		s.recordFile(target, x, file, md5)
 		return nil
-	case !errors.Is(err, api.ErrOutcomeUnknown):
-		s.rec.Completing = false
+	case !x.mayBeDone:
+		if s.xfer == x {
+			s.rec.Completing = false
+		}
 		s.recorded(s.u.journal.Resolved(x.upload.ID))
 	case s.xfer != x || s.content.gen != target:
+		// The record will not name the File that may have come of it.
+		s.u.log.Warn("a File may exist that no record names", "path", s.rec.Path,
+			"upload", x.upload.ID, "filename", x.spec.Filename, "error", err)
 		x.end(err) // it may take no more parts
+	}
+	if x.err != nil {
+		x.giveUp(x.err)
 	}
 	return causeOf(x.life, err)
 }
@@ -310,21 +323,25 @@ func (s *session) recordFile(target uint64, x *transfer, file api.File, md5 stri
 	x.end(errors.New("completed"))
 	if s.xfer == x {
 		s.xfer = nil
+		s.rec.Completing = false
 	}
-	s.rec.Completing = false
 	// Not before it is recorded whose File it is.
 	defer func() { s.recorded(s.u.journal.Resolved(x.upload.ID)) }()
 	s.u.log.Info("completed", "path", s.rec.Path, "upload", x.upload.ID, "file", file.ID,
 		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.began).Round(time.Millisecond))
 	switch {
 	case s.unlinked:
+		// The log has named it; the record has gone with the file.
 		s.recorded(s.u.journal.Disown(file.ID))
 		return
 	case s.content.gen != target:
 		// Right, and already superseded: the file has changed since.
 		s.supersede(file.ID)
-		s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
+		if s.rec.Upload.ID == x.upload.ID {
+			s.forgetUpload()
+		}
 		s.save()
+		s.u.journal.Sync()
 		s.publish()
 		s.answer(target, nil)
 		return

@@ -8,10 +8,11 @@ import (
 // commits is what the closes of a file have asked for, and which of them wait.
 // The session's mutex guards it.
 type commits struct {
-	running   bool   // a commit is under way or queued; there is one at a time
-	requested uint64 // the generation that the last close spoke of
-	forced    bool   // the user has asked: where an outcome cannot be known, send again
-	waiters   map[*waiter]bool
+	running    bool   // a commit is under way or queued; there is one at a time
+	completing bool   // the commit under way has called Complete
+	requested  uint64 // the generation that the last close spoke of
+	forced     bool   // the user has asked: where an outcome cannot be known, send again
+	waiters    map[*waiter]bool
 
 	lastAck     time.Time // when the API last acknowledged bytes of this file
 	nextAttempt time.Time // while retrying

@@ -5,6 +5,7 @@ package uploader_test
 import (
 	"context"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -295,10 +296,38 @@ func TestRemovedWhileItIsSent(t *testing.T) {
 			gate.Open()
 			f.close()
 			w.idle(0)
-			require.Empty(t, w.mem.Files())
+			if at.op == apitest.OpComplete {
+				require.Len(t, w.mem.Files(), 1, "a Complete under way is not cut off")
+			} else {
+				require.Empty(t, w.mem.Files())
+			}
 			require.Empty(t, w.deleted(), "a deleted file's pages are kept")
 		})
 	}
+}
+
+// TestRemovedBetweenTwoAttempts: Complete is refused for a while, and has certainly
+// done nothing. It is not repeated for a file that is gone.
+func TestRemovedBetweenTwoAttempts(t *testing.T) {
+	w := newHarness(t)
+	var refused atomic.Int64
+	w.mem.Hook(func(_ context.Context, c apitest.Call) error {
+		if c.Op != apitest.OpComplete || c.Stage != apitest.Before {
+			return nil
+		}
+		refused.Add(1)
+		return apitest.RateLimit(time.Millisecond)
+	})
+	f := w.openFile("f")
+	f.replace(data(chunk, 1))
+	done := f.committing()
+	require.Eventually(t, func() bool { return refused.Load() > 1 }, patience, tick)
+	w.remove("f")
+	require.Equal(t, api.Removed, api.KindOf(done.await(t)))
+	f.close()
+	w.idle(0)
+	require.Empty(t, w.mem.Files())
+	require.Eventually(t, func() bool { return len(w.mem.Uploads("pending")) == 0 }, patience, tick, "it is cancelled")
 }
 
 // deleted are the descriptors that lead to files of the tree.

@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -38,6 +39,8 @@ type transfer struct {
 	feeding     bool // the feeder is at work
 	inflight    int
 	calls       sync.WaitGroup // the feeder, every part under way, and Complete
+	completing  bool           // Complete is under way: nothing but the daemon's end cuts it off
+	mayBeDone   bool           // a Complete whose outcome is not known may have made a File of it
 	done        bool           // the API has made a File of it
 	lastErr     error          // of the last attempt, if it failed and will be repeated
 	nextAttempt time.Time      // when
@@ -76,8 +79,8 @@ func (s *session) divide(x *transfer) {
 	}
 }
 
-// dropTransfer gives the transfer up: what is under way is stopped, and the
-// Upload is cancelled behind. mu is held.
+// dropTransfer gives the transfer up: parts under way are stopped, and the Upload
+// is cancelled behind. One that may be a File is not cancelled. mu is held.
 func (s *session) dropTransfer(why error) {
 	x := s.xfer
 	if x == nil {
@@ -93,9 +96,9 @@ func (s *session) dropTransfer(why error) {
 	s.u.wg.Go(func() {
 		x.calls.Wait()
 		s.mu.Lock()
-		id, expires, done := x.upload.ID, x.upload.ExpiresAt, x.done
+		id, expires, made := x.upload.ID, x.upload.ExpiresAt, x.done || x.mayBeDone
 		s.mu.Unlock()
-		if id == "" || done || time.Now().After(expires) {
+		if id == "" || made || time.Now().After(expires) {
 			return
 		}
 		ctx, cancel := context.WithTimeout(s.u.ctx, cancelGrace)
@@ -108,12 +111,15 @@ func (s *session) dropTransfer(why error) {
 	})
 }
 
-// end stops whatever the transfer is doing.
+// end stops whatever the transfer is doing, but for a Complete: without its answer,
+// no record could name the File that comes of it.
 func (x *transfer) end(why error) {
 	if x.err == nil {
 		x.err = why
 	}
-	x.giveUp(why)
+	if !x.completing {
+		x.giveUp(why)
+	}
 	if x.expiry != nil {
 		x.expiry.Stop()
 	}
@@ -332,8 +338,22 @@ func (s *session) noted(ctx context.Context, x *transfer) context.Context {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		x.lastErr, x.nextAttempt = err, next
+		x.noteAttempt(err)
 		s.showTrouble(x)
 	})
+}
+
+// noteAttempt takes in that an attempt failed with err and will be repeated. A
+// Complete that was given up and has certainly done nothing ends here: until the
+// next attempt nothing is under way.
+func (x *transfer) noteAttempt(err error) {
+	switch {
+	case err == nil || !x.completing:
+	case errors.Is(err, api.ErrOutcomeUnknown):
+		x.mayBeDone = true
+	case x.err != nil && !x.mayBeDone:
+		x.giveUp(x.err)
+	}
 }
 
 // showTrouble makes the state say whether the transfer's last attempt met an

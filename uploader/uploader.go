@@ -323,7 +323,8 @@ func (u *Uploader) Drain(ctx context.Context) []string {
 			s.mu.Lock()
 			s.observer.poll()
 			s.sendDeferred()
-			if !s.unlinked && (s.commits.running || s.rec.State.Pending()) {
+			// The File of a removed file is named once Complete has answered.
+			if s.commits.completing || !s.unlinked && (s.commits.running || s.rec.State.Pending()) {
 				left = append(left, s.rec.Path)
 			}
 			s.mu.Unlock()

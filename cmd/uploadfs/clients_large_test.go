@@ -15,7 +15,7 @@ import (
 	"strings"
 	"testing"
 
-	"uploadfs/internal/plainsdk"
+	"uploadfs/uploader/api/plainsdk"
 
 	"github.com/stretchr/testify/require"
 )

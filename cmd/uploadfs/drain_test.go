@@ -219,7 +219,7 @@ func TestDrainingIsSeen(t *testing.T) {
 		go func() { done <- b.do(cmd) }()
 	}
 	b.await("the kernel gives the mount up first", func() bool { return !b.mounted() })
-	require.True(b, b.status().Ending)
+	b.await("status says that the mount ends", func() bool { return b.status().Ending })
 	require.Contains(b, b.ok("status", b.point), "uploading what is pending")
 	b.refused(1, "in use by process", "mount", b.point)
 	release()

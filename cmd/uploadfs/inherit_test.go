@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -39,12 +40,13 @@ func TestDaemonInheritsNoDescriptor(t *testing.T) {
 		require.NoError(b, err)
 		defer r.Close()
 		cmd := b.command(binary, b.mountArgs("--embedded")...)
-		cmd.ExtraFiles = []*os.File{lock, w, w, w} // as exec 3>lock 4>&1 … in a shell
+		cmd.ExtraFiles = []*os.File{w, w, lock, w} // as exec 3>&1 5>lock … in a shell
 		result := b.do(cmd)
 		b.cleanup()
 		require.Zero(b, result.code, result.stderr)
 		require.NoError(b, errorsOf(lock.Close(), w.Close()))
 		require.NoError(b, syscall.Flock(int(open().Fd()), syscall.LOCK_EX|syscall.LOCK_NB), "the mount has the lock")
+		require.NoError(b, r.SetReadDeadline(time.Now().Add(testTimeout)))
 		rest, err := io.ReadAll(r)
 		require.NoError(b, err, "the pipe has ended")
 		require.Empty(b, rest)

@@ -53,6 +53,11 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 		c.CloseBackground = mode == "background"
 		return err
 	})
+	f.Func("unseen-writers", "`MODE` of close for programs that cannot be observed: background commits after the last close, "+
+		"commit at each (default background)", func(s string) (err error) {
+		c.UnseenWriters, err = mount.ParseChoice(s, mount.UnseenModes)
+		return err
+	})
 	f.DurationVar(&c.CloseTimeout, "close-timeout", c.CloseTimeout, "how long close waits without one byte being acknowledged")
 	f.Func("checksum", "`KIND` of checksum to send: md5 or none (default md5)", func(s string) error {
 		kind, err := mount.ParseChoice(s, mount.Checksums)

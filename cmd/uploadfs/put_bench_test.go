@@ -14,9 +14,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"uploadfs/internal/plainsdk"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/openai"
+	"uploadfs/uploader/api/plainsdk"
 )
 
 // BenchmarkPut sends a file of 1 GiB to `uploadfs serve`: with put, and with the

@@ -21,7 +21,7 @@ upload with uploadfs wait or uploadfs status.`,
 			for _, path := range args {
 				m, below, err := mount.FindFile(path)
 				if err == nil {
-					err = mount.NewClient(m.Source).Retry(cmd.Context(), below)
+					err = mount.NewClient(m).Retry(cmd.Context(), below)
 					if err != nil {
 						err = fmt.Errorf("%s: %w", mount.Printable(path), err)
 					}

@@ -6,7 +6,9 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -141,6 +143,40 @@ func TestServeRefuses(t *testing.T) {
 	b.refused(1, "no such file", "serve", "--dir", dir, "--api-key-file", b.path("missing"))
 	b.refused(1, "is empty", "serve", "--dir", dir, "--api-key-file", b.write("key", "\n"))
 	require.NoDirExists(t, dir)
+}
+
+// TestServeKeepsStrangersOut fills a server without a key with connections, and sends what
+// a page in a browser would.
+func TestServeKeepsStrangersOut(t *testing.T) {
+	b := self(t)
+	s := b.serve(b.path("files"))
+	addr := strings.TrimSuffix(strings.TrimPrefix(s.url, "http://"), "/v1")
+	ask := func(conn net.Conn, head string) int {
+		_, err := fmt.Fprintf(conn, "%s\r\n\r\n", head)
+		require.NoError(t, err)
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		_, err = io.Copy(io.Discard, res.Body)
+		require.NoError(t, err)
+		return res.StatusCode
+	}
+	dial := func() net.Conn {
+		conn, err := net.Dial("tcp", addr)
+		require.NoError(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn
+	}
+	conn := dial()
+	require.Equal(t, http.StatusForbidden, ask(conn, "GET /v1/files HTTP/1.1\r\nHost: evil.example"))
+	require.Equal(t, http.StatusForbidden, ask(conn,
+		"POST /v1/uploads HTTP/1.1\r\nHost: localhost\r\nOrigin: https://evil.example\r\nContent-Length: 0"))
+	require.Equal(t, http.StatusOK, ask(conn, "GET /v1/files HTTP/1.1\r\nHost: localhost"))
+	for range 255 {
+		require.Equal(t, http.StatusOK, ask(dial(), "GET /v1/files HTTP/1.1\r\nHost: localhost"))
+	}
+	res, err := http.ReadResponse(bufio.NewReader(dial()), nil)
+	require.NoError(t, err)
+	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
 }
 
 func TestListenAddress(t *testing.T) {

@@ -9,7 +9,9 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,12 @@ import (
 	"uploadfs/mount"
 	"uploadfs/uploader/state"
 )
+
+// statusTimeout bounds how long status waits for one mount.
+const statusTimeout = 5 * time.Second
+
+// errSilent is the error of a mount whose daemon or source does not answer in time.
+var errSilent = fmt.Errorf("no answer in %s: its daemon is stopped, or its state directory lies on a filesystem that does not answer", statusTimeout)
 
 func statusCommand() *cobra.Command {
 	var asJSON, watch bool
@@ -28,19 +36,23 @@ that its local copies use. Without MOUNTPOINT, all mounts that this user can rea
 With --json, one object per mount and line.`,
 		Args: takes(0, 1, "name one mount point, or none for all"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			show := func(ctx context.Context) error {
-				list, err := reports(ctx, args)
+			if !watch {
+				list, err := reports(cmd.Context(), args)
 				if len(list) == 0 && err != nil {
 					return err
 				}
 				return errors.Join(printReports(cmd.OutOrStdout(), list, asJSON), err)
 			}
-			if !watch {
-				return show(cmd.Context())
-			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt)
 			defer stop()
-			return repeatedly(ctx, cmd.OutOrStdout(), show)
+			return repeatedly(ctx, cmd.OutOrStdout(), func(ctx context.Context) error {
+				list, err := reports(ctx, args)
+				if len(list) == 0 && err != nil {
+					return err
+				}
+				printError(cmd.ErrOrStderr(), err) // the other mounts go on
+				return printReports(cmd.OutOrStdout(), list, asJSON)
+			})
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per line")
@@ -80,38 +92,51 @@ func isTerminal(w io.Writer) bool {
 	return err == nil && fi.Mode()&os.ModeCharDevice != 0
 }
 
-// reports asks the mount on the directory named, or all that can be reached.
+// reports asks the mount on the directory named, or all mounts that this user may
+// ask. It asks all at once, each for a bounded time, so that none holds up another.
 func reports(ctx context.Context, args []string) ([]mount.Report, error) {
-	var entries []mount.Entry
-	if len(args) == 1 {
-		m, err := mount.Find(args[0])
-		if err != nil {
-			return nil, err
-		}
-		entries = []mount.Entry{m}
-	} else {
-		all, err := mount.FindAll()
-		if err != nil {
-			return nil, err
-		}
-		entries = all
+	entries, err := named(args)
+	if err != nil {
+		return nil, err
 	}
+	found := make([]mount.Report, len(entries))
+	errs := make([]error, len(entries))
+	var calls sync.WaitGroup
+	for i, m := range entries {
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeoutCause(ctx, statusTimeout, errSilent)
+			defer cancel()
+			found[i], errs[i] = mount.NewClient(m).Status(ctx)
+		})
+	}
+	calls.Wait()
 	var list []mount.Report
-	var errs []error
-	for _, m := range entries {
-		rep, err := mount.NewClient(m.Source).Status(ctx)
+	for i, err := range errs {
 		switch {
 		case err == nil:
-			list = append(list, rep)
-		case len(args) == 0 && errors.Is(err, fs.ErrPermission):
-			// Another user's mount, and the caller did not name it.
+			list = append(list, found[i])
+			continue
 		case errors.Is(err, mount.ErrNoDaemon):
-			errs = append(errs, fmt.Errorf("%s: %w: mount again to go on, or take it away with uploadfs unmount", mount.Printable(m.Point), err))
-		default:
-			errs = append(errs, fmt.Errorf("%s: %w", mount.Printable(m.Point), err))
+			err = fmt.Errorf("%w: mount again to go on, or take it away with uploadfs unmount", err)
+		}
+		if errs[i] = fmt.Errorf("%s: %w", mount.Printable(entries[i].Point), err); len(args) == 0 && errors.Is(err, fs.ErrPermission) {
+			errs[i] = nil // another user's mount, and the caller did not name it
 		}
 	}
 	return list, errors.Join(errs...)
+}
+
+// named finds the mount on the directory named. Without one it finds all mounts of
+// this user, and for root those of all users.
+func named(args []string) ([]mount.Entry, error) {
+	if len(args) == 1 {
+		m, err := mount.Find(args[0])
+		return []mount.Entry{m}, err
+	}
+	all, err := mount.FindAll()
+	return slices.DeleteFunc(all, func(m mount.Entry) bool {
+		return os.Geteuid() != 0 && m.Owner != os.Geteuid()
+	}), err
 }
 
 func printReports(w io.Writer, list []mount.Report, asJSON bool) error {
@@ -152,6 +177,9 @@ func printReport(w io.Writer, r *mount.Report, now time.Time) error {
 	row(t, "  disk", fmt.Sprintf("%s used, %s free", size(r.Disk.Used), size(r.Disk.Free)))
 	row(t, "  in flight", fmt.Sprintf("%d of %d", r.InFlight, r.Parallel))
 	row(t, "  files", counts(r.Counts))
+	for _, note := range r.Notes {
+		row(t, "  note", note)
+	}
 	if err := t.Flush(); err != nil || len(r.Files) == 0 {
 		return err
 	}

@@ -196,3 +196,18 @@ func TestRawPartOf64MiB(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, sum.Sum(nil), got.Sum(nil))
 }
+
+// TestUploadsPrintsNoPassword gives base URLs with a password, some of which cannot be
+// parsed.
+func TestUploadsPrintsNoPassword(t *testing.T) {
+	for _, url := range []string{
+		"https://me:secret@host/v1", "https://me:secret@ho st/v1", "https://me:se/secret@host/v1", "me:secret@host/v1", "https://me:secret%zz@host/v1",
+	} {
+		b := self(t)
+		b.env = append(b.env, "OPENAI_API_KEY="+testKey, "OPENAI_BASE_URL="+url)
+		r := b.uploadfs("uploads", "cancel", "--upload-id", "upload_1")
+		require.NotZero(t, r.code, url)
+		require.Contains(t, r.stderr, "must not carry a user name or password", url)
+		require.NotContains(t, r.stdout+r.stderr, "secret", url)
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process names one life of a process: IDs are used again, start times are not.
@@ -48,26 +50,86 @@ func numbers(dir string) ([]int, error) {
 	return list, nil
 }
 
-// Alive reports whether the process is still there and not on its way out.
+// Alive reports whether the process is still there and not on its way out. One
+// whose main thread has ended lives as long as another thread does.
 func (p Process) Alive() bool {
 	st, err := ReadStat(p.PID)
-	return err == nil && st.Start == p.Start && !st.Exiting() && st.State != 'Z' && st.State != 'X'
+	if err != nil || st.Start != p.Start {
+		return false
+	}
+	if !st.ended() {
+		return true
+	}
+	tid, err := livingThread(p.PID)
+	return err == nil && tid != 0
+}
+
+// livingThread finds a thread of the process pid that has not ended; 0 if there is
+// none.
+func livingThread(pid int) (tid int, err error) {
+	tids, err := numbers(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, tid := range tids {
+		if st, err := ReadThreadStat(pid, tid); err == nil && !st.ended() {
+			return tid, nil
+		}
+	}
+	return 0, nil
 }
 
 // Stat is what proc_pid_stat(5) tells of a thread or a process.
 type Stat struct {
 	State    byte   // R, S, Z, …
 	Flags    uint64 // the kernel's PF_ flags
+	Threads  int    // of the process
 	Start    uint64 // clock ticks since boot
 	ExitCode int    // as wait(2) gives it; 0 unless the reader may trace the task
 }
 
-// pfExiting is the kernel's PF_EXITING: the task is in exit(2) and has given up its
-// table of descriptors.
-const pfExiting = 0x4
+// Flags of the kernel's tasks, from include/linux/sched.h.
+const (
+	pfExiting    = 0x4   // PF_EXITING: in exit(2), without descriptors
+	pfForkNoExec = 0x40  // PF_FORKNOEXEC: forked, and never called execve(2)
+	pfDumpCore   = 0x200 // PF_DUMPCORE: ended by a signal that dumps core
+)
 
 // Exiting reports whether the task is in exit(2).
 func (s Stat) Exiting() bool { return s.Flags&pfExiting != 0 }
+
+// NeverExeced reports whether the task was forked and never called execve(2). For a
+// process that is a question to its main thread.
+func (s Stat) NeverExeced() bool { return s.Flags&pfForkNoExec != 0 }
+
+// DumpsCore reports whether a single-threaded process is being ended by a signal
+// that dumps core. In a process of many threads the flag means nothing.
+func (s Stat) DumpsCore() bool { return s.Flags&pfDumpCore != 0 && s.Threads == 1 }
+
+// initialPIDNamespace is the name of the kernel's first PID namespace, from
+// include/linux/proc_ns.h.
+const initialPIDNamespace = "pid:[4026531836]"
+
+// InInitialPIDNamespace reports whether this process sees all processes of the
+// machine.
+func InInitialPIDNamespace() (bool, error) {
+	name, err := os.Readlink("/proc/self/ns/pid")
+	return name == initialPIDNamespace, err
+}
+
+// MayTrace reports whether this process may read everything of the thread tid of
+// the process pid (ptrace(2), PTRACE_MODE_READ): its exit code and its descriptors.
+func MayTrace(pid, tid int) bool {
+	fd, err := unix.Open(fmt.Sprintf("/proc/%d/task/%d/fdinfo", pid, tid), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
+// ended reports whether the task can run no more of its program.
+func (s Stat) ended() bool { return s.Exiting() || s.State == 'Z' || s.State == 'X' }
 
 // ReadStat reads the stat file of the process pid.
 func ReadStat(pid int) (Stat, error) { return readStat(fmt.Sprintf("/proc/%d/stat", pid)) }
@@ -99,6 +161,7 @@ func parseStat(s string) (st Stat, ok bool) {
 	}
 	st.State = f[0][0]
 	st.Flags, _ = strconv.ParseUint(f[9-3], 10, 64)
+	st.Threads, _ = strconv.Atoi(f[20-3])
 	st.Start, _ = strconv.ParseUint(f[22-3], 10, 64)
 	st.ExitCode, _ = strconv.Atoi(f[52-3])
 	return st, true

@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,11 +12,11 @@ import (
 )
 
 func TestParseStat(t *testing.T) {
-	// Fields 4 to 8, the flags, 10 to 21, the start, 23 to 51, the exit code.
-	line := "77 (a) b (c) S 1 9 9 9 9 4 " + strings.Repeat("0 ", 12) + "4242 " + strings.Repeat("0 ", 29) + "256"
+	// Fields 4 to 8, the flags, 10 to 19, the threads, 21, the start, 23 to 51, the exit code.
+	line := "77 (a) b (c) S 1 9 9 9 9 4 " + strings.Repeat("0 ", 10) + "3 0 4242 " + strings.Repeat("0 ", 29) + "256"
 	st, ok := parseStat(line)
 	require.True(t, ok)
-	require.Equal(t, Stat{State: 'S', Flags: pfExiting, Start: 4242, ExitCode: 256}, st)
+	require.Equal(t, Stat{State: 'S', Flags: pfExiting, Threads: 3, Start: 4242, ExitCode: 256}, st)
 	require.True(t, st.Exiting())
 
 	for _, bad := range []string{"", "77 (a", "77 (a) S 1 2 3"} {
@@ -55,25 +56,71 @@ func TestProcessHasOneLife(t *testing.T) {
 
 func TestStatusTellsPendingSignals(t *testing.T) {
 	for _, c := range []struct {
-		st         Status
-		kill, stop bool
+		st                Status
+		kill, stop, other bool
 	}{
-		{Status{}, false, false},
-		{Status{Pending: SignalSet(syscall.SIGKILL)}, true, true},
-		{Status{SharedPending: SignalSet(syscall.SIGKILL), Blocked: ^Signals(0)}, true, true},
-		{Status{SharedPending: SignalSet(syscall.SIGTERM)}, false, true},
-		{Status{Pending: SignalSet(syscall.SIGINT), Blocked: SignalSet(syscall.SIGINT)}, false, false},
-		{Status{Pending: SignalSet(syscall.SIGHUP), Ignored: SignalSet(syscall.SIGHUP)}, false, false},
-		{Status{Pending: SignalSet(syscall.SIGURG, syscall.SIGUSR1, syscall.SIGCONT)}, false, false},
+		{Status{}, false, false, false},
+		{Status{Pending: SignalSet(syscall.SIGKILL)}, true, true, false},
+		{Status{SharedPending: SignalSet(syscall.SIGKILL), Blocked: ^Signals(0)}, true, true, false},
+		{Status{SharedPending: SignalSet(syscall.SIGTERM)}, false, true, true},
+		{Status{Pending: SignalSet(syscall.SIGINT), Blocked: SignalSet(syscall.SIGINT)}, false, false, false},
+		{Status{Pending: SignalSet(syscall.SIGHUP), Ignored: SignalSet(syscall.SIGHUP)}, false, false, false},
+		{Status{Pending: SignalSet(syscall.SIGURG, syscall.SIGUSR1, syscall.SIGCONT)}, false, false, true},
 	} {
 		require.Equal(t, c.kill, c.st.KillPending(), c.st)
 		require.Equal(t, c.stop, c.st.StopPending(), c.st)
+		require.Equal(t, c.other, c.st.OtherPending(), c.st)
 	}
 
 	st, err := ReadStatus(syscall.Gettid())
 	require.NoError(t, err)
 	require.Equal(t, os.Getpid(), st.PID)
 	require.False(t, st.InExec)
+}
+
+// TestMainThreadThatHasEnded looks at a process whose main thread called pthread_exit.
+func TestMainThreadThatHasEnded(t *testing.T) {
+	cmd := exec.Command("python3", "-c", `
+import ctypes, platform, sys, threading
+def wait():
+    while not b"State:\tZ" in open("/proc/self/status", "rb").read(): pass
+    print("ended", flush=True); sys.stdin.readline()
+threading.Thread(target=wait).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)
+`)
+	in, err := cmd.StdinPipe()
+	require.NoError(t, err)
+	out, err := cmd.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, cmd.Start())
+	line := make([]byte, 6)
+	_, err = io.ReadFull(out, line)
+	require.NoError(t, err)
+	p, err := ProcessOf(cmd.Process.Pid)
+	require.NoError(t, err)
+	require.True(t, p.Alive())
+	all, err := Descriptors(p.PID)
+	require.NoError(t, err)
+	require.NotEmpty(t, all)
+	require.NoError(t, in.Close())
+	_, _ = io.Copy(io.Discard, out) // ends with the process
+	_ = cmd.Wait()                  // its status is that of the main thread
+	require.False(t, p.Alive())
+}
+
+// TestEachDescriptorEndsEarly: a large table is read to the first match only.
+func TestEachDescriptorEndsEarly(t *testing.T) {
+	calls := 0
+	require.NoError(t, EachDescriptor(os.Getpid(), func(Descriptor) bool { calls++; return false }))
+	require.Equal(t, 1, calls)
+	require.ErrorIs(t, EachDescriptor(1<<30, nil), os.ErrNotExist)
+}
+
+func TestParseDescriptor(t *testing.T) {
+	const fdinfo = "pos:\t12\nflags:\t0102001\nmnt_id:\t23\nino:\t18446744073709551615\nlock:\t1: POSIX\n"
+	want := Descriptor{FD: 7, Pos: 12, Flags: 0o102001, MountID: 23, Ino: 1<<64 - 1}
+	require.Equal(t, want, parseDescriptor(7, []byte(fdinfo)))
+	require.Equal(t, Descriptor{FD: 7, Pos: 12}, parseDescriptor(7, []byte(fdinfo[:15])), "cut off in the middle of a line")
 }
 
 func TestDescriptorsOfThisProcess(t *testing.T) {

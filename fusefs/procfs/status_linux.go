@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Signals is a set of signals as the kernel writes it: bit 0 is signal 1.
@@ -30,6 +32,7 @@ type Status struct {
 	SharedPending Signals // for its process
 	Blocked       Signals
 	Ignored       Signals
+	Capabilities  uint64 // the effective ones, in the thread's user namespace
 
 	// InExec is set inside execve(2), after the old program's memory is gone and
 	// before the new one's is there: no program runs without code.
@@ -66,6 +69,8 @@ func ReadStatus(tid int) (Status, error) {
 			mask(&st.Blocked)
 		case "SigIgn":
 			mask(&st.Ignored)
+		case "CapEff":
+			st.Capabilities, _ = strconv.ParseUint(value, 16, 64)
 		case "VmExe":
 			st.InExec = value == "0 kB"
 		}
@@ -76,9 +81,24 @@ func ReadStatus(tid int) (Status, error) {
 	return st, nil
 }
 
+// Capabilities of capabilities(7).
+const (
+	CapFSetID    = unix.CAP_FSETID
+	CapSysPtrace = unix.CAP_SYS_PTRACE
+)
+
+// Capable reports whether the thread has the capability in its user namespace.
+func (s Status) Capable(capability int) bool { return s.Capabilities&(1<<capability) != 0 }
+
 // KillPending reports whether SIGKILL waits for the thread or its process.
 func (s Status) KillPending() bool {
 	return (s.Pending|s.SharedPending)&SignalSet(syscall.SIGKILL) != 0
+}
+
+// OtherPending reports whether a signal other than SIGKILL is pending that the
+// program neither blocks nor ignores.
+func (s Status) OtherPending() bool {
+	return (s.Pending|s.SharedPending)&^s.Blocked&^s.Ignored&^SignalSet(syscall.SIGKILL) != 0
 }
 
 // StopPending reports whether SIGKILL is pending, or one of INT, HUP, QUIT and

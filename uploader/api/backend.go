@@ -27,7 +27,8 @@ type Backend interface {
 
 	// AddPart sends body as one part. It reads body from its first byte at
 	// every call, so a call may be repeated with the same body. It never
-	// holds the whole body in memory.
+	// holds the whole body in memory. The context ends when the Upload
+	// expires; a Backend may wait for an answer until then.
 	AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (partID string, err error)
 
 	// Complete makes the File out of the parts, in the order given. md5 is

@@ -7,6 +7,6 @@
 // code with them, so it cannot share a mistake.
 //
 // Hooks travel in the context of a call. [WithRetryNote] reports attempts that will
-// be repeated. [WithOutcomeCheck] finds the File of a Complete whose answer was lost;
+// be repeated, and [WithProgress] the bytes of a part that have arrived. [WithOutcomeCheck] finds the File of a Complete whose answer was lost;
 // [WithEarlierComplete] says that an earlier process has lost one.
 package api

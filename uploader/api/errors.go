@@ -125,6 +125,10 @@ type alreadyCompleted struct{}
 func (alreadyCompleted) Error() string { return "the Upload is already completed" }
 func (alreadyCompleted) Unwrap() error { return ErrOutcomeUnknown }
 
+// ErrAnswerTimeout is in the chain of an error of a call whose request arrived and was
+// not answered in time: the server, or a proxy before it, may be slow.
+var ErrAnswerTimeout = errors.New("the answer timed out")
+
 // ErrNotSent is in the chain of an error of a call that certainly did not reach
 // the server: its name was not found, it refused the connection, the TLS
 // handshake failed, or the context ended before there was a connection. Such a

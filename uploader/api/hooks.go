@@ -25,6 +25,41 @@ func NoteRetry(ctx context.Context, err error, next time.Time) {
 	}
 }
 
+type progressKey struct{}
+
+// WithProgress returns a context whose AddPart reports how many bytes of its body the
+// peer has acknowledged so far, in this attempt: an estimate that is less than one
+// percent too high. Each attempt begins with 0, and a successful one ends with the
+// size of the body. In between reports come at most a few times a second. progress
+// is never called concurrently for one call, nor after the call has returned, and
+// must not block.
+func WithProgress(ctx context.Context, progress func(acked int64)) context.Context {
+	return context.WithValue(ctx, progressKey{}, progress)
+}
+
+// NoteProgress calls the function that [WithProgress] put into ctx, if there is one.
+// A Backend calls it.
+func NoteProgress(ctx context.Context, acked int64) {
+	if progress, ok := ctx.Value(progressKey{}).(func(int64)); ok {
+		progress(acked)
+	}
+}
+
+type answerTimeoutsKey struct{}
+
+// WithAnswerTimeouts returns a context that says how many earlier attempts of the call
+// ended with [ErrAnswerTimeout]. The retry decorator sets it; a Backend waits longer
+// for the answer then.
+func WithAnswerTimeouts(ctx context.Context, n int) context.Context {
+	return context.WithValue(ctx, answerTimeoutsKey{}, n)
+}
+
+// AnswerTimeouts returns the number that [WithAnswerTimeouts] put into ctx, or 0.
+func AnswerTimeouts(ctx context.Context) int {
+	n, _ := ctx.Value(answerTimeoutsKey{}).(int)
+	return n
+}
+
 // OutcomeQuestion asks whether an earlier Complete of an Upload has made its File,
 // after the API has refused a repeated one.
 type OutcomeQuestion struct {

@@ -280,6 +280,6 @@ func TestTheLogIsBroughtToTheDatabase(t *testing.T) {
 		before := database()
 		j.writes.Store(walWrites - 1)
 		require.NoError(t, j.Put(r))
-		require.Eventually(t, func() bool { return database().After(before) }, 20*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return database().After(before) }, 5*time.Minute, time.Millisecond)
 	}
 }

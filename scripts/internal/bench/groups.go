@@ -12,7 +12,7 @@ import (
 	"strconv"
 	"time"
 
-	"uploadfs/internal/plainsdk"
+	"uploadfs/uploader/api/plainsdk"
 
 	"github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"

@@ -100,7 +100,7 @@ func (b *bench) run(only, paths string) (err error) {
 	groups := []struct {
 		name string
 		f    func(b *bench, path string) error
-	}{{"a", copies(true)}, {"b", copies(false)}, {"c", writesAlone}, {"d", readsBack}, {"e", slowLine}, {"f", smallFiles}, {"g", costs}}
+	}{{"a", copies(true)}, {"b", copies(false)}, {"c", writesAlone}, {"d", readsBack}, {"e", slowLine}, {"f", smallFiles}, {"g", costs}, {"h", manyDescriptors}}
 	for _, path := range strings.Split(paths, ",") {
 		for _, g := range groups {
 			if only != "" && !slices.Contains(strings.Split(only, ","), g.name) {

@@ -69,6 +69,7 @@ func (m *Memory) AddPart(ctx context.Context, uploadID string, body *io.SectionR
 		case body.Size() > api.MaxPart:
 			return tooLarge()
 		}
+		api.NoteProgress(ctx, 0)
 		content, err := m.read(ctx, c, body)
 		if err != nil {
 			return err
@@ -88,6 +89,7 @@ func (m *Memory) AddPart(ctx context.Context, uploadID string, body *io.SectionR
 	if err != nil {
 		return "", err
 	}
+	api.NoteProgress(ctx, body.Size())
 	return partID, nil
 }
 
@@ -97,6 +99,7 @@ func (m *Memory) read(ctx context.Context, c Call, body *io.SectionReader) ([]by
 	half := len(content) / 2
 	for i, piece := range [][]byte{content[:half], content[half:]} {
 		if i == 1 {
+			api.NoteProgress(ctx, int64(half))
 			if err := m.at(ctx, c, MidBody); err != nil {
 				return nil, err
 			}

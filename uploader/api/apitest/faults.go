@@ -167,7 +167,7 @@ func (g *Gate) Held() int {
 // Await waits until at least n calls are held. Only one goroutine may await at a time.
 func (g *Gate) Await(t testing.TB, n int) {
 	t.Helper()
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(5 * time.Minute)
 	defer deadline.Stop()
 	for g.Held() < n {
 		select {

@@ -93,7 +93,7 @@ func TestGate(t *testing.T) {
 	require.Equal(t, 3, m.Counts().InFlight[apitest.OpCreate])
 	require.Zero(t, m.Counts().Created)
 	gate.Pass()
-	require.Eventually(t, func() bool { return m.Counts().Created == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return m.Counts().Created == 1 }, 5*time.Minute, time.Millisecond)
 
 	ctx, cancel := context.WithCancelCause(t.Context())
 	reason := errors.New("enough")

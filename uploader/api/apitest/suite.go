@@ -43,6 +43,7 @@ func Suite(t *testing.T, open func(t *testing.T) Fixture) {
 		{"unlisted part", testUnlistedPart},
 		{"body from its first byte", testBodyFromStart},
 		{"empty and oversized part", testPartSizes},
+		{"progress of a part", testProgress},
 		{"refused declarations", testBadSpecs},
 		{"refused completions", testBadCompletes},
 		{"after completion", testAfterCompletion},
@@ -210,6 +211,20 @@ func testBodyFromStart(t *testing.T, f Fixture) {
 	file, err := f.Backend.Complete(t.Context(), up, ids, "")
 	require.NoError(t, err)
 	require.True(t, bytes.Equal(append(data, data...), f.Content(t, file.ID)), "the File's bytes differ")
+}
+
+func testProgress(t *testing.T, f Fixture) {
+	data := content(1 << 20)
+	up := f.create(t, len(data))
+	var reports []int64
+	ctx := api.WithProgress(t.Context(), func(acked int64) { reports = append(reports, acked) })
+	_, err := f.Backend.AddPart(ctx, up, section(data))
+	require.NoError(t, err)
+	require.Zero(t, reports[0])
+	require.EqualValues(t, len(data), reports[len(reports)-1])
+	for _, acked := range reports {
+		require.LessOrEqual(t, acked, int64(len(data)))
+	}
 }
 
 // zeros is a file of any size that uses no memory.

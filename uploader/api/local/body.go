@@ -13,6 +13,10 @@ const (
 	maxFraming  = 1 << 20 // a form's delimiters, headers and small fields
 
 	drainTimeout = time.Minute // for the rest of a refused body
+
+	// After a 401 less is drained: the client may be anyone.
+	unauthorizedDrain        = 1 << 20 // bytes
+	unauthorizedDrainTimeout = 2 * time.Second
 )
 
 // body reads a request's body. It enforces a limit on its size and StallTimeout between reads, and injects faults.
@@ -78,23 +82,33 @@ func (b *body) read(p []byte, deadline time.Time) (int, error) {
 	return n, err
 }
 
-// drain reads and drops the rest of the body after an early answer, within bounds. If the end is not reached,
-// net/http closes the connection.
-func (b *body) drain() {
+// drainable reports whether drain can reach the end of the body after a 401.
+func (b *body) drainable() bool {
+	return b.eof || b.c.r.ContentLength >= 0 && b.c.r.ContentLength-b.n <= unauthorizedDrain
+}
+
+// drain reads and drops the rest of the body after an early answer, within bounds. It returns whether the end was
+// reached, or is not to be waited for.
+func (b *body) drain() (ended bool) {
 	if b.n == 0 && b.c.r.Header.Get("Expect") != "" {
-		return // the client waits for a 100 that will not come; net/http closes the connection
+		return true // the client waits for a 100 that will not come; net/http closes the connection
 	}
-	most := b.limit + b.c.s.opt.MaxPartBytes + maxFraming // a part sent to the wrong place, a File a little too large
-	end := time.Now().Add(drainTimeout)
+	// Enough for a part sent to the wrong place, and for a File a little too large.
+	most, timeout := b.limit+b.c.s.opt.MaxPartBytes+maxFraming+1, drainTimeout
+	if b.c.status == http.StatusUnauthorized {
+		most, timeout = b.n+unauthorizedDrain, unauthorizedDrainTimeout
+	}
+	end := time.Now().Add(timeout)
 	withBuffer(func(buf []byte) {
-		for !b.eof && b.n <= most {
+		for !b.eof && b.n < most {
 			deadline := time.Now().Add(b.c.s.opt.StallTimeout)
 			if deadline.After(end) {
 				deadline = end
 			}
-			if _, err := b.read(buf, deadline); err != nil {
+			if _, err := b.read(buf[:min(int64(len(buf)), most-b.n)], deadline); err != nil {
 				return
 			}
 		}
 	})
+	return b.eof
 }

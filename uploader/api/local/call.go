@@ -133,11 +133,23 @@ func (c *call) write(status int, contentType string, b []byte) {
 	h := c.w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("Content-Length", strconv.Itoa(len(b)))
+	last := status == http.StatusUnauthorized && !c.body.drainable()
+	if last {
+		h.Set("Connection", "close") // net/http closes it after the drain, and gives the client time to read
+	}
 	c.rc.SetWriteDeadline(time.Now().Add(c.s.opt.StallTimeout))
 	c.w.WriteHeader(status)
 	c.w.Write(b) // it fails only if the client has disconnected
-	if early && c.rc.Flush() == nil {
-		c.body.drain()
+	if early && c.rc.Flush() == nil && !c.body.drain() && !last {
+		c.hangUp()
+	}
+}
+
+// hangUp closes the connection after an answer whose request did not end. net/http would take what still comes of it for
+// the next request, and wait for that.
+func (c *call) hangUp() {
+	if conn, _, err := c.rc.Hijack(); err == nil {
+		conn.Close()
 	}
 }
 

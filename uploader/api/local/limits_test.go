@@ -85,7 +85,6 @@ func TestEarlyRefusalReachesTheClient(t *testing.T) {
 		fault     *local.Fault
 		status    int
 	}{
-		"wrong key":      {"wrong", "/v1/uploads/" + id + "/parts", body, nil, 401},
 		"unknown upload": {testKey, "/v1/uploads/upload_x/parts", body, nil, 404},
 		"unknown path":   {testKey, "/v1/upload", body, nil, 404},
 		"wrong call":     {testKey, "/v1/uploads", body, nil, 400},
@@ -163,7 +162,7 @@ func TestStalledClientIsDisconnected(t *testing.T) {
 
 // The deadline of the body must end with it: a long complete needs no further byte from the client.
 func TestWorkIsNotAStall(t *testing.T) {
-	const stall = 100 * time.Millisecond
+	const stall = time.Second
 	a := start(t, local.Options{StallTimeout: stall})
 	id := a.create(3)
 	part := a.part(id, []byte("abc"))

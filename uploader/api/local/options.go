@@ -19,6 +19,9 @@ const (
 	// DefaultStallTimeout is how long a connection may go without a byte while one is due.
 	DefaultStallTimeout = 60 * time.Second
 
+	// DefaultMaxConnections is far above what a client opens, and below what a process may have descriptors for.
+	DefaultMaxConnections = 256
+
 	// DefaultCollectEvery is how often the janitor looks for garbage.
 	DefaultCollectEvery = time.Minute
 
@@ -55,6 +58,10 @@ type Options struct {
 	// TrustMD5 accepts the MD5 of a complete without reading the content. It is for benchmarks on one machine: hashing
 	// in the real service costs the client nothing.
 	TrustMD5 bool
+
+	// MaxConnections bounds the connections of servers of NewHTTPServer and Serve, 256 by default. Those of Dial do
+	// not count.
+	MaxConnections int
 
 	// StallTimeout is how long a client may neither send nor take a byte before it is disconnected, 60 s by default.
 	StallTimeout time.Duration
@@ -97,6 +104,9 @@ func (o Options) withDefaults() (Options, error) {
 		if *field.value <= 0 {
 			*field.value = field.initial
 		}
+	}
+	if o.MaxConnections <= 0 {
+		o.MaxConnections = DefaultMaxConnections
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -17,7 +17,8 @@ const (
 
 // NewHTTPServer returns an http.Server for s. It speaks HTTP/1.1 only: HTTP/2 would put all parts on one connection, and
 // so limit them to its rate. Its headers are bounded. A request has no deadline, because a part may take long;
-// Options.StallTimeout ends stalled requests instead. It counts connections in Stats.
+// Options.StallTimeout ends stalled requests instead. It counts connections in Stats, and
+// closes those beyond Options.MaxConnections.
 //
 // The caller runs it and shuts it down. Serve does both.
 func (s *Server) NewHTTPServer() *http.Server {
@@ -30,11 +31,7 @@ func (s *Server) NewHTTPServer() *http.Server {
 		MaxHeaderBytes:    maxHeaderBytes,
 		Protocols:         protocols,
 		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelWarn),
-		ConnState: func(_ net.Conn, state http.ConnState) {
-			if state == http.StateNew {
-				s.counters.connections.Add(1)
-			}
-		},
+		ConnState:         s.connState,
 	}
 }
 

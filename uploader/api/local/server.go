@@ -21,6 +21,8 @@ type Server struct {
 	faults    atomic.Pointer[Faults]
 	counters  counters
 
+	connections connections
+
 	// mu guards the following, and the mutable fields of every upload and file in them.
 	mu      sync.Mutex
 	uploads map[string]*upload

@@ -154,7 +154,7 @@ func TestJanitorRuns(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := os.Stat(filepath.Join(a.dir, "data", id))
 		return os.IsNotExist(err)
-	}, 10*time.Second, time.Millisecond)
+	}, 5*time.Minute, time.Millisecond)
 }
 
 // A File's record is what completes an Upload: here the process dies between the two records.

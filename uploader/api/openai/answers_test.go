@@ -2,6 +2,7 @@ package openai_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,14 +183,75 @@ func TestAnswerCutShort(t *testing.T) {
 	require.Equal(t, api.Transient, api.KindOf(err))
 }
 
-func TestRedirectIsNotFollowed(t *testing.T) {
-	b := fake(t, openai.Config{}, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != "/v1/uploads" {
-			t.Errorf("followed to %s", r.URL.Path)
-		}
-		w.Header().Set("Location", "/v2/uploads")
-		w.WriteHeader(http.StatusTemporaryRedirect)
-	})
-	_, err := b.Create(t.Context(), spec)
-	require.EqualError(t, err, "create: 307 Temporary Redirect: the base URL leads elsewhere, to /v2/uploads")
+// TestRedirects answers a 307 or its like to each call. Only a 307 to the same server is
+// followed, and once.
+func TestRedirects(t *testing.T) {
+	const moved = "/v2"
+	content := bytes.Repeat([]byte("0123456789abcdef"), 64<<10) // 1 MiB
+	for name, test := range map[string]struct {
+		status   int
+		location func(server string) string
+		want     string // the error, with SERVER for the server; "" where the call succeeds
+	}{
+		"307 to a path":        {307, func(string) string { return moved + "/PATH" }, ""},
+		"307 to the server":    {307, func(s string) string { return s + moved + "/PATH" }, ""},
+		"307 again":            {307, func(string) string { return "/v1/PATH" }, "the server redirects to /v1/PATH: set the base URL"},
+		"307 elsewhere":        {307, func(string) string { return "http://127.0.0.1:1/v1/PATH" }, "redirects to http://127.0.0.1:1/v1/PATH: set the base URL to where the API is"},
+		"307 to another port":  {307, func(s string) string { return s + "1" + moved }, "redirects to SERVER1/v2: set the base URL"},
+		"307 to https":         {307, func(s string) string { return "https" + strings.TrimPrefix(s, "http") + moved }, "set the base URL"},
+		"307 with a password":  {307, func(s string) string { return "http://me:secret@" + strings.TrimPrefix(s, "http://") + moved }, "redirects to http://me:xxxxx@"},
+		"307 to nowhere":       {307, func(string) string { return "" }, "the answer is not the API's: check the base URL (307 Temporary Redirect)"},
+		"308":                  {308, func(string) string { return moved + "/PATH" }, "redirects to /v2/PATH: set the base URL"},
+		"302 with a signature": {302, func(string) string { return "/login?token=secret#secret" }, "redirects to /login: set the base URL"},
+		"301":                  {301, func(string) string { return moved }, "redirects to /v2: set the base URL to where the API is (301 Moved Permanently)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var requests atomic.Int64
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				requests.Add(1)
+				body, _ := io.ReadAll(r.Body)
+				if r.Header.Get("Authorization") != "Bearer "+key {
+					t.Errorf("%s came without the key", r.URL.Path)
+				}
+				path, isNew := strings.CutPrefix(r.URL.Path, moved+"/")
+				if !isNew {
+					path = strings.TrimPrefix(r.URL.Path, "/v1/")
+					if to := test.location("http://" + r.Host); to != "" {
+						w.Header().Set("Location", strings.ReplaceAll(to, "PATH", path))
+					}
+					w.WriteHeader(test.status)
+					return
+				}
+				switch path {
+				case "uploads":
+					if !bytes.Contains(body, []byte(spec.Filename)) {
+						t.Errorf("the body is %q", body)
+					}
+					answer(w, http.StatusOK, object{"id": "upload_1"})
+				case "uploads/upload_1/parts":
+					if !bytes.Contains(body, content) || r.ContentLength != int64(len(body)) {
+						t.Errorf("the body has %d bytes", len(body))
+					}
+					answer(w, http.StatusOK, object{"id": "part_1"})
+				}
+			}))
+			t.Cleanup(server.Close)
+			b := newBackend(t, server.URL, openai.Config{})
+			_, createErr := b.Create(t.Context(), spec)
+			_, partErr := b.AddPart(t.Context(), "upload_1", section(content))
+			if test.want == "" {
+				require.NoError(t, createErr)
+				require.NoError(t, partErr)
+				require.EqualValues(t, 4, requests.Load())
+				return
+			}
+			for path, err := range map[string]error{"uploads": createErr, "uploads/upload_1/parts": partErr} {
+				want := strings.ReplaceAll(strings.ReplaceAll(test.want, "SERVER", server.URL), "PATH", path)
+				require.ErrorContains(t, err, want)
+				require.Equal(t, api.Refused, api.KindOf(err))
+				require.NotContains(t, err.Error(), "secret")
+			}
+			require.LessOrEqual(t, requests.Load(), int64(4))
+		})
+	}
 }

@@ -129,7 +129,7 @@ func (b *Backend) Close() {
 // Create implements [api.Backend].
 func (b *Backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
 	var upload api.Upload
-	err := b.do(ctx, call{op: opCreate, stall: b.cfg.Stall}, func(ctx context.Context, opts ...option.RequestOption) error {
+	err := b.do(ctx, call{op: opCreate}, func(ctx context.Context, opts ...option.RequestOption) error {
 		asked := time.Now()
 		res, err := b.uploads.New(ctx, createParams(spec), opts...)
 		if err != nil {
@@ -159,7 +159,7 @@ func (b *Backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error)
 // returned.
 func (b *Backend) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
 	var id string
-	c := call{op: opPart, uploadID: uploadID, stall: b.cfg.Stall, body: body}
+	c := call{op: opPart, uploadID: uploadID, body: body}
 	err := b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
 		// The SDK would copy the data into memory, twice. So it gets no data,
 		// and the middleware sets the body.
@@ -183,7 +183,7 @@ func (b *Backend) AddPart(ctx context.Context, uploadID string, body *io.Section
 // Complete implements [api.Backend].
 func (b *Backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (api.File, error) {
 	var file api.File
-	c := call{op: opComplete, uploadID: uploadID, stall: b.cfg.CompleteStall}
+	c := call{op: opComplete, uploadID: uploadID}
 	err := b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
 		res, err := b.uploads.Complete(ctx, uploadID, completeParams(partIDs, md5), opts...)
 		if err != nil {
@@ -210,7 +210,7 @@ func (b *Backend) Complete(ctx context.Context, uploadID string, partIDs []strin
 
 // Cancel implements [api.Backend].
 func (b *Backend) Cancel(ctx context.Context, uploadID string) error {
-	c := call{op: opCancel, uploadID: uploadID, stall: b.cfg.Stall}
+	c := call{op: opCancel, uploadID: uploadID}
 	err := b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
 		res, err := b.uploads.Cancel(ctx, uploadID, opts...)
 		if err != nil {
@@ -234,7 +234,7 @@ func (b *Backend) FindFiles(ctx context.Context, spec api.Spec, since time.Time)
 		Order:   openai.FileListParamsOrderDesc,
 	}
 	for more := true; more; {
-		err := b.do(ctx, call{op: opFind, stall: b.cfg.Stall}, func(ctx context.Context, opts ...option.RequestOption) error {
+		err := b.do(ctx, call{op: opFind}, func(ctx context.Context, opts ...option.RequestOption) error {
 			page, err := b.files.List(ctx, params, opts...)
 			if err != nil {
 				return err

@@ -10,9 +10,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
+	"strings"
 	"sync/atomic"
-	"time"
 
 	"uploadfs/uploader/api"
 
@@ -27,7 +28,6 @@ const maxAnswer = 4 << 20
 type call struct {
 	op       string
 	uploadID string
-	stall    time.Duration
 	body     *io.SectionReader // of a part, else nil
 	into     io.Writer         // receives the content of a File, else nil
 }
@@ -64,22 +64,32 @@ func (b *Backend) do(ctx context.Context, c call, send send) error {
 
 // attempt makes one request. It returns nil on success.
 func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *api.Error {
-	watched, dog := watch(ctx, c.stall)
-	defer dog.stop()
-	x := &exchange{call: c, dog: dog}
+	x := &exchange{call: c}
+	var size int64
 	if c.body != nil {
-		p, err := newPart(c.body, dog.kick)
+		p, err := newPart(c.body)
 		if err != nil {
 			return &api.Error{Op: c.op, UploadID: c.uploadID, Kind: api.Local, Err: err}
 		}
-		x.part = p
+		x.part, size = p, c.body.Size()
+		api.NoteProgress(ctx, 0)
 	}
+	watched, watchdog := watch(ctx, limits{
+		stall:  b.cfg.Stall,
+		answer: answerLimit(b.cfg.AnswerStall, b.cfg.SlowestRate, size, api.AnswerTimeouts(ctx)),
+	}, func() { x.report(ctx) })
+	x.watchdog = watchdog
 	watched = httptrace.WithClientTrace(watched, &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) {
+		GotConn: func(info httptrace.GotConnInfo) {
 			x.connected.Store(true)
-			dog.kick()
+			watchdog.connected(info.Conn)
 		},
-		GotFirstResponseByte: dog.kick,
+		WroteRequest:         func(httptrace.WroteRequestInfo) { watchdog.wrote() },
+		GotFirstResponseByte: watchdog.answered,
+		Got1xxResponse: func(int, textproto.MIMEHeader) error {
+			watchdog.interim()
+			return nil
+		},
 	})
 	opts := []option.RequestOption{option.WithMiddleware(x.roundTrip)}
 	if key != "" {
@@ -87,11 +97,16 @@ func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *a
 	}
 
 	err := send(watched, opts...)
+	cause := context.Cause(watched) // before stop, which ends the context
+	watchdog.stop()
 	var partErr error
 	if x.part != nil {
 		partErr = x.part.close()
 	}
 	if err == nil {
+		if x.part != nil {
+			api.NoteProgress(ctx, size)
+		}
 		return nil
 	}
 	if x.refusal != nil {
@@ -101,8 +116,8 @@ func (b *Backend) attempt(ctx context.Context, c call, key string, send send) *a
 	switch {
 	case partErr != nil:
 		fault.Kind, fault.Err = api.Local, partErr
-	case errors.Is(context.Cause(watched), errStalled):
-		fault.Message = fmt.Sprintf("no progress for %v", c.stall)
+	case errors.As(cause, new(*stallError)):
+		fault.Err = cause
 	case ctx.Err() != nil:
 		cause := context.Cause(ctx)
 		fault.Kind, fault.Err = api.KindOf(cause), cause
@@ -160,8 +175,8 @@ func explain(err error) string {
 // exchange is the HTTP side of one attempt.
 type exchange struct {
 	call
-	dog  *watchdog
-	part *part // nil unless op is a part
+	watchdog *watchdog
+	part     *part // nil unless op is a part
 
 	connected atomic.Bool // set by the transport's goroutines
 
@@ -184,16 +199,23 @@ func (x *exchange) roundTrip(req *http.Request, next option.MiddlewareNext) (*ht
 	if err != nil {
 		return nil, err
 	}
+	if again := x.redirected(req, res); again != nil {
+		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, maxAnswer))
+		_ = res.Body.Close()
+		if res, err = next(again); err != nil {
+			return nil, err
+		}
+	}
 	defer res.Body.Close()
 	x.status = res.StatusCode
 	if x.into != nil && res.StatusCode/100 == 2 {
-		if _, err := io.Copy(x.into, kicking{res.Body, x.dog}); err != nil {
+		if _, err := io.Copy(x.into, watchedBody{res.Body, x.watchdog}); err != nil {
 			return nil, fmt.Errorf("cut short: %w", err)
 		}
 		res.Body = http.NoBody
 		return res, nil
 	}
-	x.answer, err = io.ReadAll(io.LimitReader(kicking{res.Body, x.dog}, maxAnswer))
+	x.answer, err = io.ReadAll(io.LimitReader(watchedBody{res.Body, x.watchdog}, maxAnswer))
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		// Also if the rest of the answer was lost: its status says enough.
 		x.refusal = refusal(x.call, res.StatusCode, res.Header, x.answer)
@@ -210,16 +232,63 @@ func (x *exchange) roundTrip(req *http.Request, next option.MiddlewareNext) (*ht
 	return res, nil
 }
 
-// kicking is an answer whose arrival is progress.
-type kicking struct {
-	io.Reader
-	dog *watchdog
+// redirected returns the request to make instead of req after the answer res: a 307 to
+// another path of the same server is followed once, with its body and its key. It is
+// nil after any other answer.
+func (x *exchange) redirected(req *http.Request, res *http.Response) *http.Request {
+	if res.StatusCode != http.StatusTemporaryRedirect {
+		return nil
+	}
+	to, err := res.Location()
+	if err != nil || to.User != nil || !sameOrigin(req.URL, to) {
+		return nil
+	}
+	again := req.Clone(req.Context())
+	again.URL, again.Host = to, ""
+	switch {
+	case x.part != nil:
+		x.part.attach(again)
+	case req.GetBody != nil:
+		if again.Body, err = req.GetBody(); err != nil {
+			return nil
+		}
+	}
+	return again
 }
 
-func (k kicking) Read(p []byte) (int, error) {
-	n, err := k.Reader.Read(p)
+// sameOrigin reports whether two URLs have the same scheme, host and port.
+func sameOrigin(a, b *url.URL) bool {
+	port := func(u *url.URL) string {
+		switch {
+		case u.Port() != "":
+			return u.Port()
+		case u.Scheme == "https":
+			return "443"
+		default:
+			return "80"
+		}
+	}
+	return a.Scheme == b.Scheme && strings.EqualFold(a.Hostname(), b.Hostname()) && port(a) == port(b)
+}
+
+// report tells the caller how much of the part the peer has acknowledged. The
+// connection's count includes headers and TLS, so it is bounded by what was read.
+func (x *exchange) report(ctx context.Context) {
+	if x.part != nil {
+		api.NoteProgress(ctx, min(x.watchdog.acknowledged(), x.part.read.Load()))
+	}
+}
+
+// watchedBody is the body of an answer. Its arrival is progress.
+type watchedBody struct {
+	io.Reader
+	watchdog *watchdog
+}
+
+func (b watchedBody) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
 	if n > 0 {
-		k.dog.kick()
+		b.watchdog.answered()
 	}
 	return n, err
 }

@@ -1,21 +1,25 @@
 package openai
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"time"
 )
 
 // What a zero field of [Config] means.
 const (
-	DefaultBaseURL       = "https://api.openai.com/v1"
-	DefaultSlots         = 8
-	DefaultStall         = time.Minute
-	DefaultCompleteStall = 5 * time.Minute
+	DefaultBaseURL     = "https://api.openai.com/v1"
+	DefaultSlots       = 8
+	DefaultStall       = time.Minute
+	DefaultAnswerStall = 5 * time.Minute
+	DefaultSlowestRate = 16 << 10 // bytes per second
 )
 
 // Config says where the API is and how to talk to it. This package does not read the
@@ -40,11 +44,21 @@ type Config struct {
 	// connections for parts; further parts wait for one of them.
 	Slots int
 
-	// Stall is how long a call may go without any progress before it counts
-	// as a broken connection; CompleteStall is the same for Complete, where the
-	// service puts the File together before it answers. A call that
-	// progresses may take any time.
-	Stall, CompleteStall time.Duration
+	// Stall is how long a call may go without progress before it counts as a
+	// broken connection. Progress is a byte of the request that the TCP peer has
+	// acknowledged, or a byte of the answer. A call that progresses may take any
+	// time.
+	Stall time.Duration
+
+	// AnswerStall is how long the answer may take after the peer has acknowledged
+	// the whole request. For a part it is at least twice the time that the part
+	// takes at SlowestRate bytes per second: the peer may be a proxy that passes
+	// it on more slowly. It is doubled at each retry after such a timeout.
+	AnswerStall time.Duration
+	SlowestRate int64
+
+	// Dial opens the TCP connections, unless nil. It may be called concurrently.
+	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
 	// InsecureHTTP allows the key to be sent over plain http to another
 	// machine.
@@ -66,8 +80,11 @@ func (c Config) withDefaults() Config {
 	if c.Stall <= 0 {
 		c.Stall = DefaultStall
 	}
-	if c.CompleteStall <= 0 {
-		c.CompleteStall = DefaultCompleteStall
+	if c.AnswerStall <= 0 {
+		c.AnswerStall = DefaultAnswerStall
+	}
+	if c.SlowestRate <= 0 {
+		c.SlowestRate = DefaultSlowestRate
 	}
 	return c
 }
@@ -76,24 +93,41 @@ func (c Config) withDefaults() Config {
 // paths of the calls replace them. It refuses credentials, because URLs are logged.
 func parseBaseURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	if err != nil {
+	switch shown := showBaseURL(s); {
+	case err != nil:
 		var detail *url.Error // its own text would repeat the URL
 		if errors.As(err, &detail) {
 			err = detail.Err
 		}
-		return nil, fmt.Errorf("base URL %q: %w", s, err)
+		err = fmt.Errorf("base URL %s: %w", shown, err)
+	case u.User != nil:
+		err = errCredentials
+	case u.Scheme != "https" && u.Scheme != "http":
+		err = fmt.Errorf("base URL %s must begin with https:// or http://, as in %s", shown, DefaultBaseURL)
+	case u.Hostname() == "":
+		err = fmt.Errorf("base URL %s names no host, as %s does", shown, DefaultBaseURL)
+	case u.RawQuery != "" || u.Fragment != "":
+		err = fmt.Errorf("base URL %s must end with the path, as %s does", shown, DefaultBaseURL)
 	}
 	switch {
-	case u.User != nil:
-		return nil, errors.New("the base URL must not carry a user name or password: use the API key")
-	case u.Scheme != "https" && u.Scheme != "http":
-		return nil, fmt.Errorf("base URL %q must begin with https:// or http://, as in %s", s, DefaultBaseURL)
-	case u.Hostname() == "":
-		return nil, fmt.Errorf("base URL %q names no host, as %s does", s, DefaultBaseURL)
-	case u.RawQuery != "" || u.Fragment != "":
-		return nil, fmt.Errorf("base URL %q must end with the path, as %s does", s, DefaultBaseURL)
+	case err == nil:
+		return u, nil
+	case strings.Contains(s, "@"):
+		return nil, errCredentials // any part of what is wrong may be a part of a password
+	default:
+		return nil, err
 	}
-	return u, nil
+}
+
+var errCredentials = errors.New("the base URL must not carry a user name or password: use the API key")
+
+// showBaseURL returns a base URL for people. It leaves out a query and a fragment, which
+// may carry a key.
+func showBaseURL(s string) string {
+	if i := strings.IndexAny(s, "?#"); i >= 0 {
+		s = s[:i] + "…"
+	}
+	return strconv.Quote(s)
 }
 
 // exposed reports whether requests to u can be read on a network: plain http to

@@ -13,7 +13,7 @@ var _ api.FileReader = (*Backend)(nil)
 
 // ReadFile implements [api.FileReader].
 func (b *Backend) ReadFile(ctx context.Context, fileID string, w io.Writer) error {
-	return b.do(ctx, call{op: opRead, stall: b.cfg.Stall, into: w}, func(ctx context.Context, opts ...option.RequestOption) error {
+	return b.do(ctx, call{op: opRead, into: w}, func(ctx context.Context, opts ...option.RequestOption) error {
 		res, err := b.files.Content(ctx, fileID, opts...)
 		if err != nil {
 			return err

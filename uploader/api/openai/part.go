@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/textproto"
 	"sync"
+	"sync/atomic"
 )
 
 // errPartClosed ends a read of a part whose call has returned.
@@ -24,7 +25,7 @@ type part struct {
 	head, tail  []byte
 	contentType string
 	section     *io.SectionReader
-	progress    func()
+	read        atomic.Int64 // bytes of the section that were read for the request under way
 
 	// mu is held during every read of the section.
 	mu     sync.Mutex
@@ -32,8 +33,8 @@ type part struct {
 	err    error // the first error of the section
 }
 
-// newPart frames section. progress is called at each read.
-func newPart(section *io.SectionReader, progress func()) (*part, error) {
+// newPart frames section.
+func newPart(section *io.SectionReader) (*part, error) {
 	var frame bytes.Buffer
 	w := multipart.NewWriter(&frame)
 	// The API refuses a part without a filename. Azure refuses one without a type.
@@ -53,7 +54,6 @@ func newPart(section *io.SectionReader, progress func()) (*part, error) {
 		tail:        frame.Bytes()[head:],
 		contentType: w.FormDataContentType(),
 		section:     section,
-		progress:    progress,
 	}, nil
 }
 
@@ -67,6 +67,7 @@ func (p *part) attach(req *http.Request) {
 
 // open returns the whole body from its first byte.
 func (p *part) open() io.ReadCloser {
+	p.read.Store(0)
 	content := &partContent{part: p, left: p.section.Size()}
 	return io.NopCloser(io.MultiReader(bytes.NewReader(p.head), content, bytes.NewReader(p.tail)))
 }
@@ -94,13 +95,13 @@ func (c *partContent) Read(b []byte) (int, error) {
 	if p.closed {
 		return 0, errPartClosed
 	}
-	p.progress()
 	if c.left == 0 {
 		return 0, io.EOF
 	}
 	n, err := p.section.ReadAt(b[:min(int64(len(b)), c.left)], c.off)
 	c.off += int64(n)
 	c.left -= int64(n)
+	p.read.Store(c.off)
 	switch {
 	case n > 0 && (err == io.EOF || err == nil):
 		return n, nil

@@ -22,7 +22,7 @@ func (b *Backend) Raw() Raw { return Raw{b} }
 
 // Create declares an Upload.
 func (r Raw) Create(ctx context.Context, spec api.Spec) (json string, err error) {
-	err = r.b.do(ctx, call{op: opCreate, stall: r.b.cfg.Stall}, func(ctx context.Context, opts ...option.RequestOption) error {
+	err = r.b.do(ctx, call{op: opCreate}, func(ctx context.Context, opts ...option.RequestOption) error {
 		res, err := r.b.uploads.New(ctx, createParams(spec), opts...)
 		json = rawOf(res, err)
 		return err
@@ -32,7 +32,7 @@ func (r Raw) Create(ctx context.Context, spec api.Spec) (json string, err error)
 
 // AddPart sends a part, streamed.
 func (r Raw) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (json string, err error) {
-	c := call{op: opPart, uploadID: uploadID, stall: r.b.cfg.Stall, body: body}
+	c := call{op: opPart, uploadID: uploadID, body: body}
 	err = r.b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
 		opts = append(opts, option.WithHTTPClient(r.b.partClient))
 		res, err := r.b.uploads.Parts.New(ctx, uploadID, openai.UploadPartNewParams{}, opts...)
@@ -44,7 +44,7 @@ func (r Raw) AddPart(ctx context.Context, uploadID string, body *io.SectionReade
 
 // Complete makes the File. An empty md5 is not sent.
 func (r Raw) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (json string, err error) {
-	c := call{op: opComplete, uploadID: uploadID, stall: r.b.cfg.CompleteStall}
+	c := call{op: opComplete, uploadID: uploadID}
 	err = r.b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
 		res, err := r.b.uploads.Complete(ctx, uploadID, completeParams(partIDs, md5), opts...)
 		json = rawOf(res, err)
@@ -56,7 +56,7 @@ func (r Raw) Complete(ctx context.Context, uploadID string, partIDs []string, md
 // Cancel ends an Upload. Unlike the Backend's Cancel, it fails if the Upload has
 // already ended.
 func (r Raw) Cancel(ctx context.Context, uploadID string) (json string, err error) {
-	c := call{op: opCancel, uploadID: uploadID, stall: r.b.cfg.Stall}
+	c := call{op: opCancel, uploadID: uploadID}
 	err = r.b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
 		res, err := r.b.uploads.Cancel(ctx, uploadID, opts...)
 		json = rawOf(res, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -52,19 +53,59 @@ func refusal(c call, status int, header http.Header, body []byte) *api.Error {
 		ServerTime: serverTime(header),
 		Message:    oneLine(answer.Message),
 	}
-	if e.Message == "" {
+	if e.Message == "" || status < 400 {
 		e.Message = statusText(status)
 		if text := excerpt(body); text != "" {
 			e.Message += ": " + text
 		}
-		if to := header.Get("Location"); status < 400 && to != "" {
-			e.Message += ": the base URL leads elsewhere, to " + oneLine(to)
-		}
+	}
+	if hint := remedy(c, status, header.Get("Location")); hint != "" {
+		e.Message = hint + " (" + e.Message + ")"
 	}
 	if c.op == opComplete && e.Kind != api.Gone && alreadyCompleted(status, answer.Message) {
 		e.Kind, e.Err = api.Refused, api.ErrAlreadyCompleted
+		return e
+	}
+	switch should := header.Get("X-Should-Retry"); {
+	case should == "true" && status >= 400 && status < 500:
+		e.Kind = api.Transient
+	case should == "false" && e.Kind == api.Transient:
+		e.RetryAfter = max(e.RetryAfter, discouragedPause)
 	}
 	return e
+}
+
+// discouragedPause is the least time before a retry that the server advises against
+// (X-Should-Retry: false, as the official SDKs read it).
+const discouragedPause = 5 * time.Minute
+
+// remedy says what to change where no retry helps; "" where the answer speaks for
+// itself. location is where a redirect leads.
+func remedy(c call, status int, location string) string {
+	switch {
+	case status < 400 && location != "":
+		return "the server redirects to " + showLocation(location) + ": set the base URL to where the API is"
+	case status < 400:
+		return "the answer is not the API's: check the base URL"
+	case status == http.StatusNotImplemented && c.op == opCreate:
+		return "this server has no Uploads API (POST /uploads): check the base URL"
+	case status == http.StatusNotImplemented:
+		return "this server does not implement this call: check the base URL"
+	case status == http.StatusHTTPVersionNotSupported:
+		return "the server, or a proxy before it, refuses HTTP/1.1: check the base URL and the proxy"
+	}
+	return ""
+}
+
+// showLocation returns a Location for people, without a password and without a query,
+// which may carry a signature.
+func showLocation(location string) string {
+	u, err := url.Parse(location)
+	if err != nil || strings.Contains(u.Opaque, "@") {
+		return "an address that cannot be parsed"
+	}
+	u.RawQuery, u.Fragment = "", ""
+	return oneLine(u.Redacted())
 }
 
 // parseError reads {"error": {…}}. It returns a zero Error for anything else.
@@ -89,7 +130,9 @@ func kindOf(c call, status int, answer openai.Error) api.Kind {
 			return api.Quota
 		}
 		return api.Transient
-	case status == http.StatusRequestTimeout, status == http.StatusConflict, status >= 500, status < 400:
+	case status == http.StatusNotImplemented, status == http.StatusHTTPVersionNotSupported, status < 400:
+		return api.Refused
+	case status == http.StatusRequestTimeout, status == http.StatusConflict, status >= 500:
 		return api.Transient
 	case status == http.StatusRequestEntityTooLarge:
 		return api.TooLarge

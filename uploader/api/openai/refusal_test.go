@@ -31,7 +31,10 @@ func TestKinds(t *testing.T) {
 		{opCreate, "", 403, "You have insufficient permissions for this operation.", "", api.Denied},
 		{opCreate, "", 429, "You exceeded your current quota.", "insufficient_quota", api.Quota},
 		{opCreate, "", 429, "Rate limit reached.", "rate_limit_exceeded", api.Transient},
-		{opCreate, "", 302, "", "", api.Transient},
+		{opCreate, "", 302, "", "", api.Refused},
+		{opCreate, "", 501, "", "", api.Refused},
+		{opPart, up, 501, "Unsupported.", "", api.Refused},
+		{opPart, up, 505, "", "", api.Refused},
 		{opCreate, "", 422, "Unprocessable.", "", api.Refused},
 		{opPart, up, 408, "", "", api.Transient},
 		{opPart, up, 409, "Conflict.", "", api.Transient},
@@ -60,7 +63,7 @@ func TestKinds(t *testing.T) {
 			require.Equal(t, test.op, got.Op)
 			require.Equal(t, test.uploadID, got.UploadID)
 			if test.message != "" {
-				require.Equal(t, test.message, got.Message)
+				require.Contains(t, got.Message, test.message)
 			}
 		})
 	}
@@ -143,6 +146,59 @@ func TestCompletedBefore(t *testing.T) {
 			if test.want {
 				require.Equal(t, api.Refused, got.Kind)
 			}
+		})
+	}
+}
+
+func TestRemedies(t *testing.T) {
+	for _, test := range []struct {
+		op     string
+		status int
+		body   string
+		want   string
+	}{
+		{opCreate, 501, "", "this server has no Uploads API (POST /uploads): check the base URL (501 Not Implemented)"},
+		{opPart, 501, `{"error":{"message":"No."}}`, "this server does not implement this call: check the base URL (No.)"},
+		{opPart, 505, "<p>No.</p>", "the server, or a proxy before it, refuses HTTP/1.1: check the base URL and the proxy (505 HTTP Version Not Supported: No.)"},
+		{opPart, 500, "", "500 Internal Server Error"},
+	} {
+		require.Equal(t, test.want, refusal(call{op: test.op}, test.status, http.Header{}, []byte(test.body)).Message)
+	}
+}
+
+func TestShouldRetry(t *testing.T) {
+	for _, test := range []struct {
+		op      string
+		status  int
+		message string
+		should  string
+		after   string // Retry-After
+		want    api.Kind
+		pause   time.Duration
+	}{
+		{opPart, 400, "No.", "true", "", api.Transient, 0},
+		{opPart, 400, "No.", "true", "7", api.Transient, 7 * time.Second},
+		{opPart, 404, "No.", "true", "", api.Transient, 0},
+		{opCreate, 401, "No.", "true", "", api.Transient, 0},
+		{opPart, 501, "No.", "true", "", api.Refused, 0},
+		{opPart, 302, "No.", "true", "", api.Refused, 0},
+		{opComplete, 400, "Upload upload_1 is already completed.", "true", "", api.Refused, 0},
+		{opPart, 503, "No.", "true", "", api.Transient, 0},
+		{opPart, 503, "No.", "false", "", api.Transient, 5 * time.Minute},
+		{opPart, 429, "No.", "false", "7", api.Transient, 5 * time.Minute},
+		{opPart, 429, "No.", "false", "600", api.Transient, 10 * time.Minute},
+		{opPart, 400, "No.", "false", "", api.Refused, 0},
+		{opPart, 404, "No.", "false", "", api.Gone, 0},
+		{opPart, 400, "No.", "maybe", "", api.Refused, 0},
+	} {
+		t.Run(fmt.Sprintf("%s %d %s %s", test.op, test.status, test.should, test.after), func(t *testing.T) {
+			header := http.Header{}
+			header.Set("X-Should-Retry", test.should)
+			header.Set("Retry-After", test.after)
+			body := fmt.Sprintf(`{"error":{"message":%q}}`, test.message)
+			got := refusal(call{op: test.op, uploadID: "upload_1"}, test.status, header, []byte(body))
+			require.Equal(t, test.want.String(), got.Kind.String())
+			require.Equal(t, test.pause, got.RetryAfter)
 		})
 	}
 }

@@ -18,8 +18,8 @@ import (
 )
 
 func TestStall(t *testing.T) {
-	const short, long = 50 * time.Millisecond, time.Hour
-	cfg := openai.Config{Stall: short, CompleteStall: long}
+	const short = 50 * time.Millisecond
+	cfg := openai.Config{Stall: short, AnswerStall: short, SlowestRate: 1 << 30}
 	hang := func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		<-r.Context().Done() // until the client has gone
@@ -52,14 +52,16 @@ func TestStall(t *testing.T) {
 		_, err := b.Create(t.Context(), spec)
 		requireStalled(t, err)
 	})
-	t.Run("complete may take longer", func(t *testing.T) {
+	t.Run("the answer may take longer", func(t *testing.T) {
 		turn := make(chan struct{})
-		b := fake(t, cfg, func(w http.ResponseWriter, r *http.Request) {
+		b := fake(t, openai.Config{Stall: short}, func(w http.ResponseWriter, r *http.Request) {
 			if strings.HasSuffix(r.URL.Path, "/complete") {
 				<-turn // until a call that began later has stalled
 				answer(w, http.StatusOK, object{"id": "upload_1", "status": "completed", "file": object{"id": "file-1"}})
 				return
 			}
+			w.Header().Set("Content-Length", "100")
+			_ = http.NewResponseController(w).Flush()
 			hang(w, r)
 		})
 		completed := make(chan error, 1)
@@ -76,7 +78,7 @@ func TestStall(t *testing.T) {
 
 // TestSlowIsNotStalled takes longer than the stall limit, with progress.
 func TestSlowIsNotStalled(t *testing.T) {
-	const limit = time.Second
+	const limit = 5 * time.Second // many times as long as the network below takes for a piece
 	url := rawServer(t, nil, func(conn net.Conn, r *http.Request) {
 		_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10)
 		piece := make([]byte, 512<<10)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,6 +16,12 @@ const (
 	// idleTimeout is below the idle timeout of common servers and gateways. So
 	// the server seldom closes a connection just when a call begins to use it.
 	idleTimeout = 50 * time.Second
+	// keepAlive is how long a connection is silent before the kernel probes the
+	// peer, and the time between two probes.
+	keepAlive = 15 * time.Second
+	// mostUnsent bounds the bytes that wait in the send buffer of a connection
+	// beyond what its congestion window allows to be in flight.
+	mostUnsent = 512 << 10
 	// answerGrace bounds how long a failed write waits for the answer that
 	// may explain it.
 	answerGrace = time.Second
@@ -23,21 +30,25 @@ const (
 // newClient returns a client with at most conns connections, all of them kept.
 //
 // It speaks HTTP/1.1 only: HTTP/2 would put all parts on one connection, and so
-// under one congestion window. It follows no redirects: it would send a part twice,
-// and the key to a host that the user did not choose.
+// under one congestion window. It follows no redirects by itself: it would send the key
+// to a host that the user did not choose. See exchange.redirected.
 func newClient(cfg Config, conns int) *http.Client {
-	dialer := &net.Dialer{Timeout: dialTimeout}
+	dial := cfg.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: dialTimeout}).DialContext
+	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	return &http.Client{
 		Transport: &http.Transport{
 			Proxy: http.ProxyFromEnvironment,
 			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-				conn, err := dialer.DialContext(ctx, network, addr)
+				c, err := dial(ctx, network, addr)
 				if err != nil {
 					return nil, err
 				}
-				return &answerFirst{Conn: conn, read: make(chan struct{})}, nil
+				tune(c, cfg.Stall)
+				return newConn(c), nil
 			},
 			TLSClientConfig:     cfg.TLS.Clone(),
 			TLSHandshakeTimeout: handshakeTimeout,
@@ -51,22 +62,57 @@ func newClient(cfg Config, conns int) *http.Client {
 	}
 }
 
-// answerFirst is a connection on which an answer wins over a broken write.
+// pieceSize is the size of the pieces that a part is written in. A larger one takes
+// fewer system calls, and a smaller one stays in a core's cache between reading,
+// summing and writing.
+const pieceSize = 256 << 10
+
+var copyBuffers = sync.Pool{New: func() any { return new([pieceSize]byte) }}
+
+// conn is a TCP connection that counts what it sends, and on which an answer wins
+// over a failed write. TLS, where it is used, lies above it.
 //
-// A server may refuse a part (401, 413, 429) before it has read it, and close.
-// The client is then still writing and gets EPIPE or ECONNRESET, and
-// [http.Transport] reports whichever of that and the answer comes first. So a
-// failed write is held back until the reading side has taken everything that
-// had arrived, and the answer is delivered first. The other remedy, Expect:
-// 100-continue, would cost every part a round trip, and a second where a server
-// does not know it.
-type answerFirst struct {
+// A server may refuse a part (401, 413, 429) before it has read it, and close. The
+// client is then still writing and gets EPIPE or ECONNRESET, and [http.Transport]
+// reports whichever of that and the answer comes first. So a failed write waits until
+// the reading side has read everything that has arrived, and the answer is delivered
+// first. The alternative, Expect: 100-continue, would cost every part a round trip,
+// and a second where a server does not know it.
+type conn struct {
 	net.Conn
-	once sync.Once
+	sent atomic.Int64  // bytes passed to the kernel
+	once sync.Once     // closes read
 	read chan struct{} // closed when reading has ended, or by Close
 }
 
-func (c *answerFirst) Read(p []byte) (int, error) {
+func newConn(c net.Conn) *conn { return &conn{Conn: c, read: make(chan struct{})} }
+
+// connOf returns the connection below TLS, or nil if it is not ours.
+func connOf(c net.Conn) *conn {
+	for {
+		switch inner := c.(type) {
+		case *conn:
+			return inner
+		case interface{ NetConn() net.Conn }:
+			c = inner.NetConn()
+		default:
+			return nil
+		}
+	}
+}
+
+// acknowledged returns how many bytes the peer has acknowledged since the connection
+// was opened, and how many it has not. Where the system does not tell, sent bytes
+// count as acknowledged.
+func (c *conn) acknowledged() (acked, pending int64) {
+	// In this order: what is sent in between counts as not acknowledged. A closed
+	// connection has nothing pending.
+	sent := c.sent.Load()
+	pending = min(sent, unacknowledged(c.Conn))
+	return sent - pending, pending
+}
+
+func (c *conn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if err != nil {
 		c.once.Do(func() { close(c.read) })
@@ -74,8 +120,9 @@ func (c *answerFirst) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *answerFirst) Write(p []byte) (int, error) {
+func (c *conn) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
+	c.sent.Add(int64(n))
 	if err != nil {
 		grace := time.NewTimer(answerGrace)
 		defer grace.Stop()
@@ -87,36 +134,17 @@ func (c *answerFirst) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// copyBuffers are what parts are copied through: large enough that a part takes
-// few system calls, small enough to stay in a core's cache between the reading,
-// the summing and the writing.
-var copyBuffers = sync.Pool{New: func() any { return new([largestPiece]byte) }}
-
-// A part is written in pieces of these sizes. A larger one is faster where the line
-// is, and takes too long to count as progress where it is not.
-const (
-	smallestPiece = 32 << 10
-	largestPiece  = 256 << 10
-	longPiece     = time.Second
-)
-
 // ReadFrom is what the transport sends a body with, where there is no TLS.
-func (c *answerFirst) ReadFrom(r io.Reader) (written int64, err error) {
-	buf := copyBuffers.Get().(*[largestPiece]byte)
+func (c *conn) ReadFrom(r io.Reader) (written int64, err error) {
+	buf := copyBuffers.Get().(*[pieceSize]byte)
 	defer copyBuffers.Put(buf)
-	for size := smallestPiece; ; {
-		n, readErr := r.Read(buf[:size])
+	for {
+		n, readErr := r.Read(buf[:])
 		if n > 0 {
-			started := time.Now()
 			n, err := c.Write(buf[:n])
 			written += int64(n)
 			if err != nil {
 				return written, err
-			}
-			if time.Since(started) > longPiece {
-				size = smallestPiece
-			} else if n == size {
-				size = min(2*size, largestPiece)
 			}
 		}
 		if readErr == io.EOF {
@@ -128,7 +156,7 @@ func (c *answerFirst) ReadFrom(r io.Reader) (written int64, err error) {
 	}
 }
 
-func (c *answerFirst) Close() error {
+func (c *conn) Close() error {
 	c.once.Do(func() { close(c.read) })
 	return c.Conn.Close()
 }

@@ -81,7 +81,14 @@ func (b *backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error)
 }
 
 func (b *backend) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
-	return repeat(ctx, b.opts, func() (string, error) { return b.inner.AddPart(ctx, uploadID, body) })
+	timeouts := 0
+	return repeat(ctx, b.opts, func() (string, error) {
+		id, err := b.inner.AddPart(api.WithAnswerTimeouts(ctx, timeouts), uploadID, body)
+		if errors.Is(err, api.ErrAnswerTimeout) {
+			timeouts++
+		}
+		return id, err
+	})
 }
 
 func (b *backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (api.File, error) {
