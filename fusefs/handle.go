@@ -105,7 +105,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 	if err := h.dropSetID(ctx); err != nil {
 		return 0, errnoOf(err)
 	}
-	_, err := h.writer.Write(off, int64(len(data)), func() (int64, error) {
+	_, err := h.writer.Write(off, data, func() (int64, error) {
 		if off+int64(len(data)) > api.MaxUpload {
 			return 0, unix.EFBIG
 		}

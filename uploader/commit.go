@@ -48,11 +48,18 @@ func (s *session) commitAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A close that spoke of a later content may have decided otherwise about it.
-	for s.rec.State.Committing() && !s.unlinked {
-		target := s.commits.requested
-		err := s.commit(target)
+	for s.commits.next != nil && !s.unlinked {
+		t := s.commits.next
+		s.setTargets(t, t)
+		err := s.commit(t)
+		s.commits.sending = false
 		switch {
-		case err == nil, errors.Is(err, errSuperseded):
+		case err == nil:
+			s.commits.retries = 0
+		case errors.Is(err, errSuperseded):
+			if s.commits.next == t {
+				s.retarget(t)
+			}
 		case u.ctx.Err() != nil:
 			s.answer(s.commits.requested, context.Cause(u.ctx))
 			s.commits.running = false
@@ -61,23 +68,56 @@ func (s *session) commitAll() {
 			s.answer(s.commits.requested, errUnlinked)
 		default:
 			u.log.Error("failed", "path", s.rec.Path, "upload", s.rec.Upload.ID, "error", err)
-			if s.content.gen == target {
+			if s.content.gen == t.gen {
 				s.move(state.Failed, err)
 			}
-			s.answer(target, err)
+			s.answer(t.gen, err)
 		}
-		if s.commits.requested == target {
-			break
+		if s.commits.next == t {
+			s.commits.next = nil
 		}
 	}
-	s.commits.running = false
+	s.setTargets(nil, nil)
+	s.commits.running, s.commits.retries = false, 0
 	s.cond.Broadcast()
 }
 
-// commit makes the API hold the content of generation target, through as many
+// retryPause is the first pause before another target is taken; it doubles up to
+// maxRetryPause.
+const (
+	retryPause    = 25 * time.Millisecond
+	maxRetryPause = time.Second
+)
+
+// retarget takes the content as it is now for the closes that wait, where that of
+// the last close may have gone: in passthrough an append hides where it was. Only
+// growth has been seen, so the file is a log and not one that is being written anew.
+// The pauses grow: a writer that never rests must not keep the daemon reading. mu is
+// held, but not while it pauses.
+func (s *session) retarget(t *target) {
+	if t.withdrawn || t.low < t.size || !s.commits.waits(t.gen) || s.put != nil {
+		return
+	}
+	if n := s.commits.retries; n > 0 {
+		pause := time.NewTimer(min(retryPause<<min(n, 10), maxRetryPause))
+		defer pause.Stop()
+		s.unlocked(func() {
+			select {
+			case <-pause.C:
+			case <-s.u.ctx.Done():
+			}
+		})
+	}
+	s.commits.retries++
+	if s.commits.next == t && s.commits.waits(t.gen) && t.low >= t.size && s.rec.State == state.Writing {
+		s.requestCommit()
+	}
+}
+
+// commit makes the API hold the content of the target, through as many
 // Uploads as it takes. mu is held, but not while it works.
-func (s *session) commit(target uint64) error {
-	if err := s.superseded(target); err != nil {
+func (s *session) commit(t *target) error {
+	if err := s.superseded(t); err != nil {
 		return err
 	}
 	if err := s.openFile(); err != nil {
@@ -88,22 +128,22 @@ func (s *session) commit(target uint64) error {
 	if err != nil {
 		return api.LocalError("stat", err)
 	}
-	if err := s.observer.checkSize(info); err != nil {
+	if err := s.observer.checkSize(info, t); err != nil {
 		return err
 	}
 	again := attempts{forced: s.commits.forced}
 	s.commits.forced = false
 	for {
-		md5, err := s.transferAll(target)
+		md5, err := s.transferAll(t)
 		outcomeKnown := true // there is no File of it yet
 		if err == nil {
-			err = s.completeUpload(target, md5)
+			err = s.completeUpload(t, md5)
 			outcomeKnown = !errors.Is(err, api.ErrOutcomeUnknown)
 		}
 		if err == nil {
 			return nil
 		}
-		if why := s.superseded(target); why != nil {
+		if why := s.superseded(t); why != nil {
 			return why
 		}
 		if errors.Is(err, errMayDiffer) {
@@ -114,7 +154,7 @@ func (s *session) commit(target uint64) error {
 		if why == "" {
 			if api.KindOf(err) == api.Gone {
 				s.dropTransfer(err)
-				return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: s.tooSlow(err)}
+				return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: tooSlow(t.size, err)}
 			}
 			return err
 		}
@@ -153,32 +193,33 @@ func (a *attempts) reason(err error, outcomeKnown, replaced bool) string {
 	return ""
 }
 
-// tooSlow says what a line would need for an Upload that expired twice.
-func (s *session) tooSlow(err error) string {
-	size := uint64(s.content.size)
+// tooSlow says what a line would need for an Upload of n bytes that expired twice.
+func tooSlow(n int64, err error) string {
+	size := uint64(n)
 	return fmt.Sprintf("two Uploads of %s expired before they were sent; that needs a line of %s/s: %s",
 		humanize.IBytes(size), humanize.IBytes(size/3600+1), api.OneLine(err))
 }
 
-// superseded reports why the content of generation target cannot be committed any
-// more, nil if it can. mu is held.
-func (s *session) superseded(target uint64) error {
+// superseded reports why the content of the target cannot be committed any more, nil
+// if it can. mu is held.
+func (s *session) superseded(t *target) error {
 	s.observer.poll()
 	switch {
 	case s.u.ctx.Err() != nil:
 		return context.Cause(s.u.ctx)
 	case s.unlinked:
 		return errUnlinked
-	case s.content.gen != target || s.content.pending > 0:
+	case t.withdrawn || !s.observer.whole(t):
 		return errSuperseded
 	}
 	return nil
 }
 
-// transferAll brings the content into one Upload, and returns its MD5. mu is
-// held, but not while it works.
-func (s *session) transferAll(target uint64) (md5 string, err error) {
-	x := s.transferFor(s.content.size)
+// transferAll brings the content of the target into one Upload, and returns its MD5.
+// What the file has become meanwhile does not matter once it has. mu is held, but
+// not while it works.
+func (s *session) transferAll(t *target) (md5 string, err error) {
+	x := s.transferFor(t.size)
 	file := s.file.f
 	if time.Now().Before(x.nextAttempt) {
 		s.showTrouble(x)
@@ -186,18 +227,30 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 	if err := s.matchResumed(x, file); err != nil {
 		return "", err
 	}
-	s.observer.beginCommit()
 	s.divide(x)
+	if err := s.observer.beginCommit(t, x); err != nil {
+		return "", err
+	}
+	if err := s.superseded(t); err != nil {
+		return "", err // nothing has been declared for it
+	}
+	s.commits.sending = true
 	s.pump() // what is missing goes while what has gone is compared
-	sum := s.hashToEnd()
+	sum := s.hashToEnd(t)
 	defer sum.stop()
 	if err := s.observer.rematch(x); err != nil {
 		return "", err
 	}
 	s.pump()
-	for x.err == nil && s.superseded(target) == nil {
-		complete := x.complete(&s.content)
-		if complete && s.observer.matched(x) {
+	for {
+		if err := s.superseded(t); err != nil {
+			return "", err
+		}
+		if x.err != nil {
+			return "", x.err
+		}
+		complete := s.complete(x)
+		if complete && s.observer.matched(t, x) {
 			break
 		}
 		if complete {
@@ -210,14 +263,13 @@ func (s *session) transferAll(target uint64) (md5 string, err error) {
 		}
 		s.pump()
 	}
-	if err := s.superseded(target); err != nil {
-		return "", err
+	s.unlocked(func() { err = sum.wait(x.life) })
+	if err == nil && !t.hashed {
+		if err = s.superseded(t); err == nil {
+			err = errMayDiffer
+		}
 	}
-	if x.err != nil {
-		return "", x.err
-	}
-	s.unlocked(func() { md5, err = sum.wait(x.life) })
-	return md5, err
+	return t.md5, err
 }
 
 // transferFor is the transfer under way if it can become an Upload of size bytes,
@@ -236,10 +288,10 @@ func (s *session) transferFor(size int64) *transfer {
 	return s.newTransfer(size)
 }
 
-// completeUpload makes the File out of the Upload that the content of generation
-// target has gone to. After errMayDiffer nothing was completed, and the transfer is
-// to be looked at again. mu is held, but not while it works.
-func (s *session) completeUpload(target uint64, md5 string) error {
+// completeUpload makes the File out of the Upload that the content of the target has
+// gone to. Where the file has changed meanwhile, that is a File all the same: what
+// can be finished is finished. mu is held, but not while it works.
+func (s *session) completeUpload(t *target, md5 string) error {
 	x := s.xfer
 	if x == nil {
 		return errSuperseded // given up since
@@ -249,13 +301,7 @@ func (s *session) completeUpload(target uint64, md5 string) error {
 		return err
 	}
 	defer endTurn()
-	if err = s.superseded(target); err == nil && !s.observer.matched(x) {
-		err = errMayDiffer
-	}
-	if err == nil {
-		err = x.err // given up while it waited for its turn
-	}
-	if err != nil {
+	if err = s.givenUp(t, x); err != nil {
 		s.u.freeSlot()
 		return err
 	}
@@ -272,14 +318,14 @@ func (s *session) completeUpload(target uint64, md5 string) error {
 	x.calls.Done()
 	switch {
 	case x.done:
-		s.recordFile(target, x, file, md5)
+		s.recordFile(t, x, file, md5)
 		return nil
 	case !x.mayBeDone:
 		if s.xfer == x {
 			s.rec.Completing = false
 		}
 		s.recorded(s.u.journal.Resolved(x.upload.ID))
-	case s.xfer != x || s.content.gen != target:
+	case s.xfer != x || s.content.gen != t.gen:
 		// The record will not name the File that may have come of it.
 		s.u.log.Warn("a File may exist that no record names", "path", s.rec.Path,
 			"upload", x.upload.ID, "filename", x.spec.Filename, "error", err)
@@ -289,6 +335,22 @@ func (s *session) completeUpload(target uint64, md5 string) error {
 		x.giveUp(x.err)
 	}
 	return causeOf(x.life, err)
+}
+
+// givenUp reports why an Upload that has all of its content is not completed. mu is
+// held.
+func (s *session) givenUp(t *target, x *transfer) error {
+	switch {
+	case s.unlinked:
+		return errUnlinked
+	case t.withdrawn:
+		return errSuperseded
+	case x.err != nil:
+		return x.err
+	case s.put != nil:
+		return s.superseded(t) // its caller is told that nothing was published
+	}
+	return nil
 }
 
 // takeTurn waits until no Upload that only its content tells apart is being
@@ -317,9 +379,9 @@ func (s *session) callComplete(x *transfer, md5 string, repeated bool) (api.File
 	return s.u.opts.Backend.Complete(s.checked(x, repeated), x.upload.ID, ids, md5)
 }
 
-// recordFile records that the API holds the content of generation target, which x
-// has brought there, as file. mu is held.
-func (s *session) recordFile(target uint64, x *transfer, file api.File, md5 string) {
+// recordFile records that the API holds the content of the target, which x has
+// brought there, as file. mu is held.
+func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) {
 	x.end(errors.New("completed"))
 	if s.xfer == x {
 		s.xfer = nil
@@ -334,7 +396,7 @@ func (s *session) recordFile(target uint64, x *transfer, file api.File, md5 stri
 		// The log has named it; the record has gone with the file.
 		s.recorded(s.u.journal.Disown(file.ID))
 		return
-	case s.content.gen != target:
+	case s.content.gen != t.gen || len(s.content.pending) > 0:
 		// Right, and already superseded: the file has changed since.
 		s.supersede(file.ID)
 		if s.rec.Upload.ID == x.upload.ID {
@@ -343,7 +405,7 @@ func (s *session) recordFile(target uint64, x *transfer, file api.File, md5 stri
 		s.save()
 		s.u.journal.Sync()
 		s.publish()
-		s.answer(target, nil)
+		s.answer(t.gen, nil)
 		return
 	}
 	s.rec.FileID, s.rec.MD5 = file.ID, md5
@@ -358,5 +420,5 @@ func (s *session) recordFile(target uint64, x *transfer, file api.File, md5 stri
 	s.content.clearWritten()
 	s.move(state.Completed, nil)
 	s.u.journal.Sync()
-	s.answer(target, nil)
+	s.answer(t.gen, nil)
 }

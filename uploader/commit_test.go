@@ -56,7 +56,7 @@ func TestTheJournalKnowsBeforeTheEffect(t *testing.T) {
 	}
 	f := w.openFile("f")
 	recorded("f", state.Empty, true)
-	_, err := f.Write(0, 1, func() (int64, error) {
+	_, err := f.Write(0, make([]byte, 1), func() (int64, error) {
 		recorded("f", state.Writing, true)
 		n, err := f.f.WriteAt([]byte("x"), 0)
 		return int64(n), err
@@ -97,7 +97,7 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 	require.Equal(t, before, w.uploaded("f"))
 
 	// The program was told long ago that its write had succeeded.
-	_, err = f.Write(0, 1, func() (int64, error) {
+	_, err = f.Write(0, make([]byte, 1), func() (int64, error) {
 		t.Error("the change happened although the journal does not know of it")
 		return 0, nil
 	})
@@ -134,7 +134,7 @@ func TestResultsGoWithTheFirstChangedByte(t *testing.T) {
 	first := w.uploaded("f")
 	f := w.openFile("f")
 	require.Equal(t, first.FileID, w.status("f").FileID)
-	_, err := f.Write(0, 1, func() (int64, error) {
+	_, err := f.Write(0, make([]byte, 1), func() (int64, error) {
 		st := w.status("f")
 		require.Equal(t, state.Writing, st.State)
 		require.Empty(t, st.FileID+st.MD5+st.UploadID+st.Progress())
@@ -367,7 +367,7 @@ func TestACloseOfHalfAWriteIsNotSent(t *testing.T) {
 	w := newHarness(t)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(4*chunk, 1))
-	_, err := g.Write(0, 3*chunk, func() (int64, error) {
+	_, err := g.Write(0, make([]byte, 3*chunk), func() (int64, error) {
 		_, err := g.f.WriteAt(data(chunk, 7), 0)
 		require.NoError(t, err)
 		f.CommitLater()
@@ -466,7 +466,7 @@ func TestLateChangesAfterTheUnmount(t *testing.T) {
 
 	// A detached mount still serves what is open.
 	g.writeAt(0, []byte("kept, and interrupted at the next mount"))
-	_, err := d.Write(0, 1, func() (int64, error) { t.Error("the journal does not know of it"); return 0, nil })
+	_, err := d.Write(0, make([]byte, 1), func() (int64, error) { t.Error("the journal does not know of it"); return 0, nil })
 	require.Equal(t, api.Stopped, api.KindOf(err))
 	require.Equal(t, api.Stopped, api.KindOf(g.commit()))
 	g.CommitLater()

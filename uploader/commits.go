@@ -3,6 +3,8 @@ package uploader
 import (
 	"context"
 	"time"
+
+	"uploadfs/uploader/state"
 )
 
 // commits is what the closes of a file have asked for, and which of them wait.
@@ -13,6 +15,11 @@ type commits struct {
 	requested  uint64 // the generation that the last close spoke of
 	forced     bool   // the user has asked: where an outcome cannot be known, send again
 	waiters    map[*waiter]bool
+
+	target  *target // of the commit under way
+	sending bool    // the transfer is for it
+	next    *target // what the last close wants to be committed; nil if nothing
+	retries int     // targets in a row that were taken for closes whose own content has gone
 
 	lastAck     time.Time // when the API last acknowledged bytes of this file
 	nextAttempt time.Time // while retrying
@@ -39,6 +46,38 @@ func (c *commits) answer(gen uint64, err error) {
 			delete(c.waiters, w)
 		}
 	}
+}
+
+// waits reports whether a close waits for gen or an earlier generation.
+func (c *commits) waits(gen uint64) bool {
+	for w := range c.waiters {
+		if w.gen <= gen {
+			return true
+		}
+	}
+	return false
+}
+
+// setTargets says which contents are committed now and next. mu is held.
+func (s *session) setTargets(now, next *target) {
+	s.commits.target, s.commits.next = now, next
+	s.content.targets = s.content.targets[:0]
+	for _, t := range []*target{now, next} {
+		if t != nil {
+			s.content.targets = append(s.content.targets, t)
+		}
+	}
+}
+
+// requestUpload lets the content be committed as it is now. mu is held.
+func (s *session) requestUpload() {
+	t := s.content.mark()
+	t.hashed = !s.u.opts.Checksum
+	s.observer.mark(t)
+	s.commits.requested = t.gen
+	s.setTargets(s.commits.target, t)
+	s.move(state.Uploading, nil)
+	s.startCommit()
 }
 
 // answer tells every close that waits for gen or an earlier generation, and wakes

@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"slices"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -24,8 +25,10 @@ type content struct {
 	gen      uint64
 	gens     []uint64 // by block; missing ones have never changed
 	written  extents  // since the content was last known to be committed, or made; a hint, see maxWritten
-	pending  int      // changes under way: counted before, not yet afterwards
+	pending  []int64  // where changes under way begin: counted before, not yet afterwards
 	ahead    bool     // the size was set before the data (ftruncate, fallocate)
+
+	targets []*target // of the commit under way and of the next one
 }
 
 // maxWritten is how many separate ranges of written are kept. A program that
@@ -39,6 +42,7 @@ func (c *content) touch(off, end int64) {
 	if off >= end {
 		return
 	}
+	c.touchTargets(off)
 	last := c.blockOf(end - 1)
 	for int64(len(c.gens)) <= last {
 		c.gens = append(c.gens, 0)
@@ -46,6 +50,25 @@ func (c *content) touch(off, end int64) {
 	for i := c.blockOf(off); i <= last; i++ {
 		c.gens[i] = c.gen
 	}
+}
+
+// touchTargets tells the targets that bytes from off on have changed.
+func (c *content) touchTargets(off int64) {
+	for _, t := range c.targets {
+		t.touched(off)
+	}
+}
+
+// begin counts a change of [off, end) that is about to happen.
+func (c *content) begin(off, end int64) {
+	c.touch(off, end)
+	c.pending = append(c.pending, off)
+}
+
+// end ends a change that began at off.
+func (c *content) end(off int64) {
+	i := slices.Index(c.pending, off)
+	c.pending = slices.Delete(c.pending, i, i+1)
 }
 
 // blockOf is the number of the block that the byte at off is in. What lies

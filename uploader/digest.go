@@ -28,6 +28,7 @@ type digest struct {
 	marks [][]byte
 	gens  []uint64 // gens[i]: the generation at which block i was read
 	crcs  []uint32 // crcs[i]: the CRC-32C of block i as it was read
+	tail  uint32   // the CRC-32C of what followed the last block when all was hashed
 }
 
 // digestBuffer is how much is read at once: large enough for few system calls,
@@ -75,13 +76,31 @@ func (d *digest) advance(ctx context.Context, file io.ReaderAt, end int64, whole
 	if !whole {
 		return "", nil
 	}
-	if _, err := hashRange(ctx, h, file, int64(len(d.gens))*d.block, end, buf); err != nil {
+	var err error
+	if d.tail, err = hashRange(ctx, h, file, int64(len(d.gens))*d.block, end, buf); err != nil {
 		return "", err
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// verify compares what was hashed with what is in file now, block by block, and
+// read is the CRC-32C of each block of the first size bytes as they were hashed; the
+// last one may be shorter. All must be hashed.
+func (d *digest) read(size int64) map[extent]uint32 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	crcs := map[extent]uint32{}
+	off := int64(0)
+	for _, crc := range d.crcs {
+		crcs[extent{off, off + d.block}] = crc
+		off += d.block
+	}
+	if off < size {
+		crcs[extent{off, size}] = d.tail
+	}
+	return crcs
+}
+
+// recheck compares what was hashed with what is in file now, block by block, and
 // forgets everything from the first block that differs.
 func (d *digest) recheck(ctx context.Context, file io.ReaderAt) error {
 	d.mu.Lock()
@@ -165,28 +184,32 @@ func (s *session) stale(off, end int64, gen uint64) bool {
 type hashing struct {
 	cancel context.CancelFunc
 	done   chan struct{}
-	hex    string
 	err    error
 }
 
-// hashToEnd starts the hashing for a commit. It goes on from what was hashed while
+// hashToEnd starts the hashing of the target's content for a commit. It goes on from what was hashed while
 // the file was written, which in passthrough is compared with the file first. mu
 // is held.
-func (s *session) hashToEnd() *hashing {
+func (s *session) hashToEnd(t *target) *hashing {
 	ctx, cancel := context.WithCancel(s.u.ctx)
 	h := &hashing{cancel: cancel, done: make(chan struct{})}
-	if !s.u.opts.Checksum {
+	if t.hashed {
 		close(h.done)
 		return h
 	}
-	file, size, observer := s.file.f, s.content.size, s.observer
+	file, size, observer := s.file.f, t.size, s.observer
 	s.file.uses++ // until the hashing is over
 	s.u.wg.Go(func() {
 		h.err = observer.recheckDigest(ctx, file)
+		var md5 string
 		if h.err == nil {
-			h.hex, h.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
+			md5, h.err = s.digest.advance(ctx, file, size, true, s.generation, s.stale)
 		}
+		read := s.digest.read(size)
 		s.mu.Lock()
+		if h.err == nil && observer.hashed(t, read) {
+			t.hashed, t.md5 = true, md5
+		}
 		s.closeFile()
 		s.mu.Unlock()
 		close(h.done)
@@ -194,13 +217,13 @@ func (s *session) hashToEnd() *hashing {
 	return h
 }
 
-// wait returns the MD5 in hex, "" where none is taken.
-func (h *hashing) wait(ctx context.Context) (string, error) {
+// wait waits until the hashing is over.
+func (h *hashing) wait(ctx context.Context) error {
 	select {
 	case <-h.done:
-		return h.hex, h.err
+		return h.err
 	case <-ctx.Done():
-		return "", context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 }
 

@@ -325,7 +325,7 @@ func TestAWriteThatFailsAfterAnotherCloseHasSpokenOfIt(t *testing.T) {
 	w := newHarness(t)
 	f, g := w.openFile("f"), w.openFile("f")
 	f.replace(data(3*chunk, 1))
-	_, err := g.Write(0, chunk, func() (int64, error) {
+	_, err := g.Write(0, make([]byte, chunk), func() (int64, error) {
 		f.CommitLater() // before it is known that the write fails
 		return 0, syscall.ENOSPC
 	})
@@ -363,7 +363,7 @@ func TestAPartIsReadWhileItIsWritten(t *testing.T) {
 	f.replace(data(chunk, 1))
 	done := f.committing()
 	gate.Await(t, 1)
-	_, err := g.Write(0, chunk, func() (int64, error) {
+	_, err := g.Write(0, make([]byte, chunk), func() (int64, error) {
 		n, err := g.f.WriteAt(data(chunk, 2), 0)
 		gate.Open() // the second half of the part is the new content's
 		return int64(n), err

@@ -183,7 +183,7 @@ func (w *harness) handle(f *os.File, rel string) (*file, error) {
 
 func (f *file) writeAt(off int64, data []byte) {
 	f.h.t.Helper()
-	_, err := f.Write(off, int64(len(data)), func() (int64, error) {
+	_, err := f.Write(off, data, func() (int64, error) {
 		n, err := f.f.WriteAt(data, off)
 		return int64(n), err
 	})
@@ -192,7 +192,7 @@ func (f *file) writeAt(off int64, data []byte) {
 
 func (f *file) failWrite(off, n, done int64, cause error) {
 	f.h.t.Helper()
-	_, err := f.Write(off, n, func() (int64, error) {
+	_, err := f.Write(off, make([]byte, n), func() (int64, error) {
 		k, err := f.f.WriteAt(make([]byte, done), off)
 		require.NoError(f.h.t, err)
 		return int64(k), cause

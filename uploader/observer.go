@@ -35,14 +35,25 @@ type observer interface {
 	// diskFull reports whether a write may have failed of which the daemon did not hear.
 	diskFull() bool
 
+	// mark takes in what is known of the file at the close that t is of.
+	mark(t *target)
+	// whole reports whether the content of t can still be read, or is proven.
+	whole(t *target) bool
+	// current reports whether what p was sent with is what the commit, or the file, has there.
+	current(p *part) bool
+	// sent follows the answer to a part.
+	sent(p *part)
+	// hashed reports whether the MD5 is of t, of blocks that were read with these CRCs.
+	hashed(t *target, read map[extent]uint32) bool
+
 	// checkSize compares the file's size at the beginning of a commit.
-	checkSize(info backing.Info) error
+	checkSize(info backing.Info, t *target) error
 	// beginCommit makes what was sent before this moment count only after a comparison.
-	beginCommit()
+	beginCommit(t *target, x *transfer) error
 	// rematch compares the parts of x that were sent at an earlier epoch with the file.
 	rematch(x *transfer) error
-	// matched reports whether every part of x was sent, or compared, at this epoch.
-	matched(x *transfer) bool
+	// matched reports whether the parts of x, which are current, have the content of t.
+	matched(t *target, x *transfer) bool
 	// recheckDigest compares what was hashed early. It is called without the mutex.
 	recheckDigest(ctx context.Context, file *os.File) error
 	// completed returns the state of the content that has just been completed; ok is
@@ -68,22 +79,35 @@ func (told) mayMap()                                       {}
 func (told) metadataChanged(_, _ backing.Info)             {}
 func (told) completed() (backing.Stamp, bool)              { return backing.Stamp{}, false }
 func (told) diskFull() bool                                { return false } // the WRITE would have failed
-func (told) beginCommit()                                  {}
+func (told) mark(*target)                                  {}
+func (told) sent(*part)                                    {}
+func (told) beginCommit(*target, *transfer) error          { return nil }
 func (told) rematch(*transfer) error                       { return nil } // generations tell
-func (told) matched(*transfer) bool                        { return true }
+func (o told) matched(t *target, _ *transfer) bool         { return o.whole(t) }
+func (o told) hashed(t *target, _ map[extent]uint32) bool  { return o.whole(t) }
 func (told) recheckDigest(context.Context, *os.File) error { return nil }
 func (told) recheckCompleted()                             {}
-func (t told) mayHaveWritten(w *Writer) bool               { return w.wrote.Load() }
-func (t told) writersGone()                                { t.s.lastClosed() }
+func (o told) mayHaveWritten(w *Writer) bool               { return w.wrote.Load() }
+func (o told) writersGone()                                { o.s.lastClosed() }
 
-func (t told) checkSize(info backing.Info) error {
-	if info.Size == t.s.content.size {
-		return nil
-	}
-	return api.LocalError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, t.s.content.size))
+func (o told) whole(t *target) bool {
+	return t.whole(t.gen != o.s.content.gen || t.low < t.size, true, false)
 }
 
-func (t told) stamp() (backing.Stamp, bool) {
-	info, err := t.s.stat()
-	return info.Stamp(), err == nil && info.Size == t.s.content.size
+func (o told) current(p *part) bool {
+	return !o.s.content.changedFor(o.s.commits.target, p.off, p.off+p.n, p.gen)
+}
+
+// checkSize lets the file be longer while a write is under way beyond its end.
+func (o told) checkSize(info backing.Info, t *target) error {
+	size := o.s.content.size
+	if info.Size == size || len(o.s.content.pending) > 0 && info.Size >= t.size {
+		return nil
+	}
+	return api.LocalError("close", fmt.Errorf("the backing file has %d bytes and should have %d", info.Size, size))
+}
+
+func (o told) stamp() (backing.Stamp, bool) {
+	info, err := o.s.stat()
+	return info.Stamp(), err == nil && info.Size == o.s.content.size
 }

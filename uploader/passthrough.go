@@ -20,6 +20,10 @@ import (
 //     in it. Only what was beyond the end at open counts.
 //   - That a part still equals its chunk is proven at commit. The file is read once
 //     more and its CRC-32C compared. So is what was hashed early.
+//   - Which bytes another writer changes while a commit is under way does not show.
+//     A CRC-32C that was taken while size, mtime and ctime were those of the close is
+//     that of its content. What is sent and hashed later is compared with it. Of a
+//     range without one nothing is known, and the close waits for a later commit.
 
 // A file that is open for writing is polled every pollInterval while it changes, so
 // that a full chunk is soon on its way. While it does not change, the interval
@@ -46,6 +50,9 @@ type polled struct {
 
 	changes uint64 // the epoch: what was read at an earlier one is compared before it counts
 	clean   uint64 // the epoch at which the completed content was compared last
+
+	commit uint64       // the epoch at which the commit under way began
+	begun  backing.Info // when it began to send and to hash
 
 	polling    bool        // startPolling's goroutine is at work
 	outlived   state.State // while watchOutlived is at work: the state that the journal has
@@ -117,6 +124,12 @@ func (v *polled) poll() {
 	if info.Size == before.Size && info.Mtime == before.Mtime && !v.unattended {
 		return // a chmod, a rename, … or a store with the mtime put back
 	}
+	switch {
+	case info.Size < before.Size:
+		v.s.content.touchTargets(info.Size)
+	case info.Size == before.Size:
+		v.s.content.touchTargets(0) // it did not grow: bytes were overwritten
+	}
 	v.noteChange()
 	v.s.content.size = info.Size
 	v.shrink(info.Size)
@@ -175,7 +188,7 @@ func (v *polled) stamp() (backing.Stamp, bool) {
 
 func (v *polled) diskFull() bool { return backing.Full(v.s.file.f) }
 
-func (v *polled) checkSize(backing.Info) error { return nil } // poll takes the size as it is
+func (v *polled) checkSize(backing.Info, *target) error { return nil } // poll takes the size as it is
 
 // findFull takes for written what lies between the size at open and the first
 // hole. mu is held.
@@ -203,15 +216,126 @@ func (v *polled) findFull() {
 // beginCommit begins an epoch. A store through a mapping into a page that is
 // dirty already is the one change that does not show from now on; while there is
 // a mapping, [polled.watchMappings] sees to that. To write the file's pages back
-// first would make it show, and would make the commit as slow as the disk. mu is
+// first would make it show, and would make the commit as slow as the disk. Where
+// another writer may go on, the content is proven before anything is declared. mu is
 // held, but not all the time.
-func (v *polled) beginCommit() {
+func (v *polled) beginCommit(t *target, x *transfer) error {
 	v.poll()
 	if wait := coarseTick - time.Since(time.Unix(0, v.seen.Ctime)); wait > 0 && !backing.FineTimes() {
 		v.s.unlocked(func() { time.Sleep(min(wait, coarseTick)) })
 		v.poll()
 	}
 	v.changes++
+	v.commit = v.changes
+	var err error
+	if s := v.s; s.put == nil && (t.size <= alwaysProven || s.writers > 1 || s.commits.retries > 0) {
+		err = v.prove(t, x)
+	}
+	v.begun = v.seen
+	return err
+}
+
+// alwaysProven is the size in bytes up to which each content is proven: to read so
+// much once more costs a commit nothing. Of a larger one only that which another
+// handle can change.
+const alwaysProven = api.MinPart
+
+// prove takes the CRCs of the target's content, by parts and by what is hashed at
+// once, for as long as the file is what it was at the close. mu is held, but not
+// while it reads.
+func (v *polled) prove(t *target, x *transfer) error {
+	s := v.s
+	ranges := append([]*part(nil), x.parts...)
+	if s.u.opts.Checksum {
+		ranges = append(ranges, cut(0, t.size, s.u.chunk)...)
+	}
+	file := s.file.f
+	for _, p := range ranges {
+		if _, known := t.proven[p.extent()]; known {
+			continue
+		}
+		var crc uint32
+		var whole bool
+		var err error
+		s.unlocked(func() { crc, whole, err = rangeCRC(x.life, file, p.off, p.n) })
+		if err != nil {
+			return err
+		}
+		if v.poll(); !whole || !v.isClose(t) {
+			return nil
+		}
+		t.proven[p.extent()] = crc
+	}
+	return nil
+}
+
+// isClose reports whether size and times are those of the close, and so have been
+// since.
+func (v *polled) isClose(t *target) bool {
+	return v.seen.Size == t.seen.Size && v.seen.Mtime == t.seen.Mtime && v.seen.Ctime == t.seen.Ctime
+}
+
+func (v *polled) mark(t *target) { t.seen = v.seen }
+
+// changedSince reports whether a change was seen since the close, or is under way.
+func (v *polled) changedSince(t *target) bool {
+	return v.s.content.gen != t.gen || len(v.s.content.pending) > 0
+}
+
+func (v *polled) whole(t *target) bool {
+	return t.whole(v.changedSince(t), false, v.proves(t))
+}
+
+// proves reports whether each part's content, and the MD5, can be told from that of
+// another content.
+func (v *polled) proves(t *target) bool {
+	s := v.s
+	x := s.xfer
+	return x != nil && x.spec.Bytes == t.size && t.proves(x.parts) &&
+		(t.hashed || t.proves(cut(0, t.size, s.u.chunk)))
+}
+
+func (v *polled) current(p *part) bool {
+	t := v.s.commits.target
+	if t != nil {
+		if crc, proven := t.proven[p.extent()]; proven {
+			return p.crc == crc
+		}
+	}
+	return !v.s.content.changedFor(t, p.off, p.off+p.n, p.gen)
+}
+
+// sent takes in what a part was sent with: the content of the close, if the file is
+// still what it was, or else what is compared with it.
+func (v *polled) sent(p *part) {
+	v.poll()
+	t := v.s.commits.target
+	if t == nil || p.epoch < v.commit {
+		return
+	}
+	crc, proven := t.proven[p.extent()]
+	switch {
+	case !proven && v.isClose(t):
+		t.proven[p.extent()] = p.crc
+	case !proven || p.crc == crc:
+	case v.changedSince(t):
+		t.foreign = true
+	default:
+		clear(t.proven) // a store that did not show: what is there now counts
+	}
+}
+
+func (v *polled) hashed(t *target, read map[extent]uint32) bool {
+	v.poll()
+	if !v.changedSince(t) && v.seen == v.begun {
+		return true
+	}
+	for _, p := range cut(0, t.size, v.s.u.chunk) {
+		if crc, proven := t.proven[p.extent()]; !proven || crc != read[p.extent()] {
+			return false
+		}
+	}
+	return true
 }
 
 // rematch reads the parts that were sent at an earlier epoch once more. One that
@@ -242,9 +366,11 @@ func (v *polled) rematch(x *transfer) error {
 	return nil
 }
 
-func (v *polled) matched(x *transfer) bool {
+func (v *polled) matched(t *target, x *transfer) bool {
+	now := !v.changedSince(t)
 	for _, p := range x.parts {
-		if p.epoch != v.changes {
+		crc, proven := t.proven[p.extent()]
+		if !(proven && p.crc == crc) && !(now && p.epoch == v.changes) {
 			return false
 		}
 	}

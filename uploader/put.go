@@ -202,9 +202,7 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 		if s.u.ctx.Err() != nil {
 			return nil, context.Cause(s.u.ctx)
 		}
-		s.commits.requested = target
-		s.move(state.Uploading, nil)
-		s.startCommit()
+		s.requestUpload()
 	}
 	for s.commits.running && ctx.Err() == nil {
 		s.cond.Wait()

@@ -200,7 +200,7 @@ func (f *randomFile) any() *randomHandle {
 
 func (f *randomFile) write(b []byte, off int64) {
 	h := f.any()
-	_, err := h.Write(off, int64(len(b)), func() (int64, error) {
+	_, err := h.Write(off, b, func() (int64, error) {
 		n, err := h.f.WriteAt(b, off)
 		return int64(n), err
 	})
@@ -260,7 +260,7 @@ func (f *randomFile) step() {
 	case k < 90: // a write that fails, and is made good
 		h := f.any()
 		off, n := f.place()
-		_, err := h.Write(int64(off), int64(n), func() (int64, error) { return 0, syscall.EIO })
+		_, err := h.Write(int64(off), make([]byte, n), func() (int64, error) { return 0, syscall.EIO })
 		require.ErrorIs(t, err, syscall.EIO)
 		require.ErrorIs(t, h.Lost(), syscall.EIO)
 		f.write(f.noise(n), int64(off))

@@ -297,17 +297,19 @@ func (s *session) carryOut(d decision) {
 	if d.to == "" {
 		return
 	}
-	s.commits.requested = s.content.gen
+	s.commits.requested, s.commits.next = s.content.gen, nil
 	switch d.to {
 	case state.Uploading:
-		s.move(state.Uploading, nil)
-		s.startCommit()
+		s.requestUpload()
 	case state.Interrupted:
 		s.interrupt(d.reason)
 	case state.Held:
 		s.finishLocally(state.Held, nil)
 		s.deferUpload()
 	case state.Empty, state.Excluded:
+		if t := s.commits.target; t != nil {
+			t.withdrawn = true
+		}
 		s.dropTransfer(errors.New(string(d.to)))
 		s.finishLocally(d.to, nil)
 	default:
@@ -327,7 +329,7 @@ func (s *session) finishLocally(to state.State, cause error) {
 // interrupt marks the content as unfinished. It is kept and named, and sent only
 // when the user says so. mu is held.
 func (s *session) interrupt(reason string) {
-	s.commits.requested = s.content.gen
+	s.commits.requested, s.commits.next = s.content.gen, nil
 	s.rec.Size = s.content.size
 	cause := &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
 	s.move(state.Interrupted, cause)

@@ -136,19 +136,21 @@ func (x *transfer) declared(spec api.Spec, up api.Upload, created time.Time) {
 	}
 }
 
-// current reports whether the part's receipt stands for what is in the file now.
-func (p *part) current(c *content) bool {
-	return p.id != "" && p.matched && !c.changedAfter(p.off, p.off+p.n, p.gen)
+// current reports whether the part's receipt stands for what is to be sent: what
+// the file has there now, or what it had at the close that the commit is for. mu is
+// held.
+func (s *session) current(p *part) bool {
+	return p.id != "" && p.matched && s.observer.current(p)
 }
 
 // complete reports whether every part is acknowledged and current, and nothing
-// is under way any more.
-func (x *transfer) complete(c *content) bool {
+// is under way any more. mu is held.
+func (s *session) complete(x *transfer) bool {
 	if x.inflight > 0 || x.upload.ID == "" {
 		return false
 	}
 	for _, p := range x.parts {
-		if !p.current(c) {
+		if !s.current(p) {
 			return false
 		}
 	}
@@ -163,10 +165,10 @@ func (s *session) nextPart(x *transfer) *part {
 		return nil
 	}
 	for _, p := range x.parts {
-		if p.sending || p.current(&s.content) {
+		if p.sending || s.current(p) {
 			continue
 		}
-		if s.commits.running || s.early(x, p) {
+		if s.commits.sending || s.early(x, p) {
 			return p
 		}
 	}
@@ -298,6 +300,7 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 			x.replaced++
 		}
 		p.id, p.crc, p.matched = id, sum.crc, true
+		s.observer.sent(p)
 		s.commits.lastAck = time.Now()
 		if s.xfer == x {
 			if err := s.u.journal.PutPart(s.key, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: id}); err != nil {
@@ -319,7 +322,7 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 // is held.
 func (s *session) overtaken(p *part) bool {
 	s.observer.poll()
-	return s.content.changedAfter(p.off, p.off+p.n, p.gen) || p.epoch != s.observer.epoch()
+	return s.content.changedFor(s.commits.target, p.off, p.off+p.n, p.gen) || p.epoch != s.observer.epoch()
 }
 
 // why prefers the reason for which ctx was ended to what that looked like from

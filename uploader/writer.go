@@ -100,6 +100,11 @@ func (s *session) pollFrom() error {
 			return err
 		}
 		s.observer = v
+		for _, t := range s.content.targets {
+			if !v.changedSince(t) {
+				v.mark(t) // until now every change was told
+			}
+		}
 	}
 	if s.writers == 0 {
 		v.startPolling()
@@ -112,15 +117,16 @@ func (s *session) pollFrom() error {
 // copy_file_range. do makes the change and returns how many bytes from off on it
 // concerned.
 func (w *Writer) Change(off, n int64, do func() (int64, error)) (int64, error) {
-	return w.change(off, n, do, nil)
+	return w.change(off, n, nil, do, nil)
 }
 
-// Write is Change for a WRITE of the kernel's. In write-back the program was told
+// Write is Change for a WRITE of data by the kernel. In write-back the program was told
 // long ago that it had succeeded. After a failure the content is not sent, and
 // every close and fsync says why, until the range is written again or truncated
 // away.
-func (w *Writer) Write(off, n int64, do func() (int64, error)) (int64, error) {
-	return w.change(off, n, do, func(done int64, err error) {
+func (w *Writer) Write(off int64, data []byte, do func() (int64, error)) (int64, error) {
+	n := int64(len(data))
+	return w.change(off, n, data, do, func(done int64, err error) {
 		w.s.lose(off+done, off+n, err)
 	})
 }
@@ -132,10 +138,12 @@ func (s *session) lose(off, end int64, err error) {
 	if !s.unlinked && s.u.ctx.Err() == nil {
 		s.move(state.Failed, s.lost.err)
 	}
+	s.commits.next = nil
 	s.answer(s.content.gen, s.lost.err)
 }
 
-func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done int64, err error)) (int64, error) {
+// change is Change, and Write where there is data.
+func (w *Writer) change(off, n int64, data []byte, do func() (int64, error), failed func(done int64, err error)) (int64, error) {
 	s := w.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,16 +155,17 @@ func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done
 		}
 		return 0, err
 	}
-	w.begin(off, off+n)
+	from := s.firstDifference(off, data)
+	w.begin(from, off+n)
 
 	var done int64
 	var err error
 	s.unlocked(func() { done, err = do() })
 
 	defer s.observer.ownChange()
-	w.end()
+	w.end(from)
 	if done > 0 {
-		s.content.wrote(off, off+done)
+		s.content.wrote(from, off+done)
 		s.clearLost(off, off+done)
 		s.noteWritten(off, off+done)
 	}
@@ -169,19 +178,45 @@ func (w *Writer) change(off, n int64, do func() (int64, error), failed func(done
 	return done, err
 }
 
+// firstDifference is where a write of data at off begins to change the file. The
+// kernel writes whole pages back: an append comes with the bytes before it in the
+// page, which are those of the file. Only up to the end of the content that it may
+// leave as it is they are compared. mu is held.
+func (s *session) firstDifference(off int64, data []byte) int64 {
+	end := off + int64(len(data))
+	to := off
+	if size := s.content.size; size < end {
+		to = max(to, size)
+	}
+	for _, t := range s.content.targets {
+		if t.size < end {
+			to = max(to, t.size)
+		}
+	}
+	buf := make([]byte, to-off)
+	if _, err := s.file.f.ReadAt(buf, off); err != nil {
+		return off
+	}
+	for i := range buf {
+		if buf[i] != data[i] {
+			return off + int64(i)
+		}
+	}
+	return to
+}
+
 // begin counts a change of [off, end) that is about to happen. mu is held.
 func (w *Writer) begin(off, end int64) {
 	w.wrote.Store(true)
-	w.s.content.touch(off, end)
-	w.s.content.pending++
+	w.s.content.begin(off, end)
 }
 
 // end follows a change, before it is counted again. The close of another handle
 // may have spoken of the content while it was changing; that was not of what it
 // is now, which no close has spoken of. mu is held.
-func (w *Writer) end() {
+func (w *Writer) end(off int64) {
 	s := w.s
-	s.content.pending--
+	s.content.end(off)
 	s.changed()
 }
 
@@ -208,7 +243,7 @@ func (w *Writer) Resize(size int64, do func() error) error {
 	s.unlocked(func() { err = do() })
 
 	defer s.observer.ownChange()
-	w.end()
+	w.end(min(size, before))
 	if err != nil {
 		s.content.touch(min(size, before), max(size, before))
 		return err
