@@ -74,6 +74,9 @@ func (s *session) unlocked(f func()) {
 // openFile makes s.file usable until closeFile. mu is held.
 func (s *session) openFile() error {
 	return s.file.acquire(func() (*os.File, error) {
+		if s.u.tree == nil {
+			return nil, api.LocalError("open", fs.ErrClosed) // a put that was closed before its commit began
+		}
 		f, err := s.u.tree.OpenKey(s.key, s.rec.Path)
 		if err != nil {
 			return nil, api.LocalError("open", err)
