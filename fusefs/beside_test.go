@@ -102,6 +102,33 @@ func TestClosesShareCommits(t *testing.T) {
 	require.GreaterOrEqual(t, len(s.ids()), closes/20, "closes do not wait for the last one")
 }
 
+// TestCloseBesideAKilledWriter: a program that appends is killed while another's close
+// waits. The half that it has left is not the other's.
+func TestCloseBesideAKilledWriter(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	reached, open := blockCalls(s.API, local.OpPart)
+	first := s.start(writeF)
+	<-reached
+	second := s.start(`
+import os, sys
+f = os.open("f", os.O_WRONLY | os.O_APPEND)
+os.write(f, b"half a li")
+print("written", flush=True)
+sys.stdin.readline()
+`)
+	second.expect("written")
+	require.NoError(t, second.cmd.Process.Kill())
+	require.Error(t, second.wait())
+	s.eventually("f", "interrupted")
+	open()
+	first.expect("closed")
+	require.NoError(t, first.wait(), "its content is whole")
+	require.Len(t, s.ids(), 1)
+	require.Equal(t, strings.Repeat("1", 100000), string(s.content(s.ids()[0])))
+	require.Equal(t, "interrupted", s.attr("f", "state"))
+	require.Contains(t, s.attr("f", "info"), s.ids()[0])
+}
+
 // TestWhatSupersedesACommit changes a file whose content is being sent. A change below
 // the size at the close supersedes it; one beyond leaves the content what it was.
 func TestWhatSupersedesACommit(t *testing.T) {

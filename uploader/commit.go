@@ -79,6 +79,9 @@ func (s *session) commitAll() {
 	}
 	s.setTargets(nil, nil)
 	s.commits.running, s.commits.retries = false, 0
+	if s.rec.State != state.Writing && !s.rec.State.Committing() {
+		s.answer(s.commits.requested, s.standingError()) // no other commit will
+	}
 	s.cond.Broadcast()
 }
 

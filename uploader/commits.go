@@ -87,6 +87,23 @@ func (s *session) answer(gen uint64, err error) {
 	s.cond.Broadcast()
 }
 
+// answerRest tells every close but those whose content is being committed and can
+// still be: what has become of a later content is not their answer. mu is held.
+func (s *session) answerRest(err error) {
+	t := s.commits.target
+	if t == nil || t.withdrawn || !s.observer.whole(t) {
+		s.answer(s.content.gen, err)
+		return
+	}
+	for w := range s.commits.waiters {
+		if w.gen > t.gen {
+			w.done <- err
+			delete(s.commits.waiters, w)
+		}
+	}
+	s.cond.Broadcast()
+}
+
 // wait waits for the answer to w. ctx bounds the waiting and not the upload, as
 // does timeout: so long without one acknowledged byte, or for ever if 0.
 func (s *session) wait(ctx context.Context, w *waiter, timeout time.Duration) error {

@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"math"
 	"os"
 	"time"
 
@@ -50,6 +51,7 @@ type polled struct {
 
 	changes uint64 // the epoch: what was read at an earlier one is compared before it counts
 	clean   uint64 // the epoch at which the completed content was compared last
+	checked uint64 // the epoch at which the transfer had the file's content
 
 	commit uint64       // the epoch at which the commit under way began
 	begun  backing.Info // when it began to send and to hash
@@ -235,6 +237,9 @@ func (v *polled) beginCommit(t *target, x *transfer) error {
 	return err
 }
 
+// noEpoch is no epoch that there has been.
+const noEpoch = math.MaxUint64
+
 // alwaysProven is the size in bytes up to which each content is proven: to read so
 // much once more costs a commit nothing. Of a larger one only that which another
 // handle can change.
@@ -343,10 +348,14 @@ func (v *polled) hashed(t *target, read map[extent]uint32) bool {
 // held, but not while it reads.
 func (v *polled) rematch(x *transfer) error {
 	s := v.s
+	t := s.commits.target
 	for _, p := range x.parts {
 		id, epoch := p.id, v.changes
 		if id == "" || p.sending || p.epoch == epoch {
 			continue
+		}
+		if crc, proven := t.proven[p.extent()]; proven && p.crc == crc {
+			continue // matched
 		}
 		file, crc := s.file.f, p.crc
 		var same bool
@@ -368,6 +377,10 @@ func (v *polled) rematch(x *transfer) error {
 
 func (v *polled) matched(t *target, x *transfer) bool {
 	now := !v.changedSince(t)
+	v.checked = v.changes
+	if !v.isClose(t) {
+		v.checked = noEpoch
+	}
 	for _, p := range x.parts {
 		crc, proven := t.proven[p.extent()]
 		if !(proven && p.crc == crc) && !(now && p.epoch == v.changes) {
@@ -382,7 +395,7 @@ func (v *polled) recheckDigest(ctx context.Context, file *os.File) error {
 }
 
 func (v *polled) completed() (backing.Stamp, bool) {
-	v.clean = v.changes
+	v.clean = v.checked
 	return v.seen.Stamp(), true
 }
 

@@ -323,7 +323,7 @@ func (s *session) carryOut(d decision) {
 func (s *session) finishLocally(to state.State, cause error) {
 	s.content.clearWritten()
 	s.move(to, cause)
-	s.answer(s.content.gen, cause)
+	s.answerRest(cause)
 }
 
 // interrupt marks the content as unfinished. It is kept and named, and sent only
@@ -333,7 +333,7 @@ func (s *session) interrupt(reason string) {
 	s.rec.Size = s.content.size
 	cause := &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
 	s.move(state.Interrupted, cause)
-	s.answer(s.content.gen, cause)
+	s.answerRest(cause)
 }
 
 // standingError is the error that holds for the content as it is: of failed and

@@ -139,7 +139,7 @@ func (s *session) lose(off, end int64, err error) {
 		s.move(state.Failed, s.lost.err)
 	}
 	s.commits.next = nil
-	s.answer(s.content.gen, s.lost.err)
+	s.answerRest(s.lost.err)
 }
 
 // change is Change, and Write where there is data.
