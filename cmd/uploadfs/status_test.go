@@ -41,6 +41,10 @@ func TestStatusIsNotHeldUp(t *testing.T) {
 	stopped.mount("--embedded")
 	require.NoError(t, unix.Kill(stopped.pid(), unix.SIGSTOP))
 	defer unix.Kill(stopped.pid(), unix.SIGCONT)
+	b.await("the daemon has stopped", func() bool {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", stopped.pid()))
+		return err == nil && strings.Contains(string(stat), ") T ")
+	})
 	require.NoError(t, unix.Mkfifo(b.path("fifo"), 0o600))
 	fifo := b.fakeMount("to-fifo", fusefs.FSType, b.path("fifo"), 0)
 	hung := b.fakeMount("hung", "fuse.hung", "hung", 0)
