@@ -214,21 +214,25 @@ func TestProgress(t *testing.T) {
 	for scheme, config := range map[string]*tls.Config{"http": nil, "https": encrypted.TLS} {
 		t.Run(scheme, func(t *testing.T) {
 			half := make(chan struct{}) // closed: the server reads on
+			readOn := sync.OnceFunc(func() { close(half) })
 			url := rawServer(t, config, func(conn net.Conn, r *http.Request) {
+				// A large buffer would take, and acknowledge, the other half as well.
+				raw := conn
+				if c, ok := conn.(*tls.Conn); ok {
+					raw = c.NetConn()
+				}
+				_ = raw.(*net.TCPConn).SetReadBuffer(64 << 10)
 				_, _ = io.CopyN(io.Discard, r.Body, size/2)
 				<-half
 				_, _ = io.Copy(io.Discard, r.Body)
 				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"id\":\"part_1\"}")
 			})
+			t.Cleanup(readOn) // also after a failure: the server's cleanup waits for it
 			var reports []int64
 			ctx := api.WithProgress(t.Context(), func(acked int64) {
 				reports = append(reports, acked)
-				if acked >= size/2 && acked < size && len(reports) > 1 {
-					select {
-					case <-half:
-					default:
-						close(half)
-					}
+				if acked >= size/4 && acked < size && len(reports) > 1 {
+					readOn()
 				}
 			})
 			b := newBackend(t, url, openai.Config{Stall: 10 * time.Second, TLS: &tls.Config{InsecureSkipVerify: true}})
