@@ -97,6 +97,7 @@ func (c *callers) closeFacts(tid uint32, h *handle) closeFacts {
 	if !f.dirty {
 		return f
 	}
+	f.neverExeced = func() fact { return unknown }
 	f.exit.later = tid != 0 && procfs.TellsExitStatus()
 	pid := 0
 	status, err := procfs.ReadStatus(int(tid))
@@ -130,9 +131,14 @@ func (c *callers) taskFacts(f *closeFacts, tid int, status procfs.Status) {
 		return
 	}
 	f.exiting = factOf(task.Exiting() || status.KillPending())
-	if leader, err := procfs.ReadStat(status.PID); err == nil {
-		f.neverExeced = factOf(leader.NeverExeced())
-	}
+	// Only of a helper: a close by the opener itself does not pay for it.
+	f.neverExeced = sync.OnceValue(func() fact {
+		leader, err := procfs.ReadStat(status.PID)
+		if err != nil {
+			return unknown
+		}
+		return factOf(leader.NeverExeced())
+	})
 	if f.exiting == no {
 		return
 	}

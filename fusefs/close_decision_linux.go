@@ -28,10 +28,9 @@ type closeFacts struct {
 	dirty bool // there is content to wait for
 	half  bool // an earlier writer crashed and left half a file, not written anew since
 
-	inExec      fact // the caller is inside execve(2)
-	exiting     fact // the caller is in exit(2), or SIGKILL waits for it
-	exit        exitFact
-	neverExeced fact // the caller was forked and never called execve(2)
+	inExec  fact // the caller is inside execve(2)
+	exiting fact // the caller is in exit(2), or SIGKILL waits for it
+	exit    exitFact
 
 	// Signals and flags of an exiting caller. They only add a suspicion: other
 	// programs leave them too, and none of them proves a good end.
@@ -41,6 +40,8 @@ type closeFacts struct {
 	// openerGoesOn: another process opened the handle, lives, and may still write:
 	// it has the file open for writing, or its descriptors cannot be read.
 	openerGoesOn func() fact
+	// neverExeced: the caller was forked and never called execve(2).
+	neverExeced func() fact
 	// holdsAnother: the caller has another writable descriptor of the file.
 	holdsAnother func() fact
 
@@ -131,7 +132,7 @@ func decideContent(f closeFacts) closeAction {
 // that crashed, with the file as its output, leaves half a file.
 func decideHelper(f closeFacts) closeAction {
 	switch {
-	case f.neverExeced == yes:
+	case f.neverExeced() == yes:
 		return sendFull // a part of the opener's program, which knows of its end
 	case f.exit.signaled() && crashes(f.exit.status.Signal()):
 		return markHalf

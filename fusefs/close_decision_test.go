@@ -12,7 +12,8 @@ import (
 // facts are those of a close by the opener itself, which is seen and lives, with
 // the changes of the functions.
 func facts(changes ...func(*closeFacts)) closeFacts {
-	f := closeFacts{dirty: true, inExec: no, exiting: no, neverExeced: no, unseen: UnseenBackground}
+	f := closeFacts{dirty: true, inExec: no, exiting: no, unseen: UnseenBackground}
+	f.neverExeced = func() fact { return no }
 	f.openerGoesOn = func() fact { return no }
 	f.holdsAnother = func() fact { return no }
 	for _, change := range changes {
@@ -35,7 +36,8 @@ func exitsUnseen(later bool) func(*closeFacts) {
 // hidden is a caller of which /proc shows nothing.
 func hidden(later bool) func(*closeFacts) {
 	return func(f *closeFacts) {
-		f.inExec, f.exiting, f.neverExeced, f.exit = unknown, unknown, unknown, exitFact{later: later}
+		f.inExec, f.exiting, f.exit = unknown, unknown, exitFact{later: later}
+		f.neverExeced = func() fact { return unknown }
 		f.holdsAnother = func() fact { return unknown }
 	}
 }
@@ -52,8 +54,8 @@ func TestDecideClose(t *testing.T) {
 	clean := func(f *closeFacts) { f.dirty, f.openerGoesOn, f.holdsAnother = false, nil, nil }
 	exec := func(f *closeFacts) { f.inExec, f.openerGoesOn, f.holdsAnother = yes, nil, nil }
 	half := func(f *closeFacts) { f.half = true }
-	neverExeced := func(f *closeFacts) { f.neverExeced = yes }
-	execUnknown := func(f *closeFacts) { f.neverExeced = unknown }
+	neverExeced := func(f *closeFacts) { f.neverExeced = func() fact { return yes } }
+	execUnknown := func(f *closeFacts) { f.neverExeced = func() fact { return unknown } }
 	commit := func(f *closeFacts) { f.unseen = UnseenCommit }
 	suspectKilled := func(f *closeFacts) { f.suspectKilled = true }
 	suspectCrashed := func(f *closeFacts) { f.suspectKilled, f.suspectCrashed = true, true }

@@ -39,6 +39,9 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	return errnoOf(err)
 }
 
+// reasonCrashed is why a file that a crashed program has left is interrupted.
+const reasonCrashed = "a program that wrote to it crashed"
+
 // unlinked reports whether the file has lost its last name.
 func (h *handle) unlinked() bool {
 	st, err := statAt(h.fd, "")
@@ -55,10 +58,10 @@ func (h *handle) apply(action closeAction) error {
 		return nil // the caller learns no answer
 	case markHalf:
 		h.node.setHalf()
-		h.writer.Interrupt("a program that wrote to it crashed")
+		h.writer.Interrupt(reasonCrashed)
 		return nil
 	case refuseHalf:
-		h.writer.Interrupt("a program that wrote to it crashed")
+		h.writer.Interrupt(reasonCrashed)
 		return h.writer.Err()
 	case commitLater, commitAndWait:
 		h.writer.CommitLater()
@@ -115,7 +118,7 @@ func (h *handle) release() error {
 // committed are committed in the background.
 func (h *handle) closeWriter() {
 	if h.node.isHalf(h.number) {
-		h.writer.Interrupt("a program that wrote to it crashed")
+		h.writer.Interrupt(reasonCrashed)
 	}
 	h.writer.Close()
 	h.opener.close()

@@ -401,9 +401,9 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 		return
 	case s.content.gen != t.gen || len(s.content.pending) > 0:
 		// Right, and already superseded: the file has changed since.
-		s.supersede(file.ID)
+		s.rec.Supersede(file.ID)
 		if s.rec.Upload.ID == x.upload.ID {
-			s.forgetUpload()
+			s.rec.ForgetUpload()
 		}
 		s.save()
 		s.u.journal.Sync()

@@ -33,14 +33,7 @@ func (s *session) watchOutlived() {
 	v.poll()
 	s.publish()
 	s.u.wg.Go(func() {
-		t := time.NewTicker(mappingPollInterval)
-		defer t.Stop()
-		for v.stillOutlived() {
-			select {
-			case <-t.C:
-			case <-s.u.ctx.Done():
-			}
-		}
+		s.u.pollWhile(v.stillOutlived)
 		s.u.ref(s)
 		defer s.u.unref(s)
 		s.mu.Lock()

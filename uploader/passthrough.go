@@ -117,7 +117,7 @@ func (v *polled) poll() {
 		return
 	}
 	info, err := backing.StatFd(v.s.file.fd())
-	if err != nil || info.Ctime == v.seen.Ctime && info.Mtime == v.seen.Mtime && info.Size == v.seen.Size {
+	if err != nil || info.Stamp() == v.seen.Stamp() {
 		return
 	}
 	before := v.seen
@@ -276,9 +276,7 @@ func (v *polled) prove(t *target, x *transfer) error {
 
 // isClose reports whether size and times are those of the close, and so have been
 // since.
-func (v *polled) isClose(t *target) bool {
-	return v.seen.Size == t.seen.Size && v.seen.Mtime == t.seen.Mtime && v.seen.Ctime == t.seen.Ctime
-}
+func (v *polled) isClose(t *target) bool { return v.seen.Stamp() == t.seen.Stamp() }
 
 func (v *polled) mark(t *target) { t.seen = v.seen }
 
@@ -442,14 +440,7 @@ func (v *polled) watchMappings() {
 	}
 	s.file.uses++ // until no mapping is left
 	s.u.wg.Go(func() {
-		t := time.NewTicker(mappingPollInterval)
-		defer t.Stop()
-		for v.stillMapped() {
-			select {
-			case <-t.C:
-			case <-s.u.ctx.Done():
-			}
-		}
+		s.u.pollWhile(v.stillMapped)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if v.mappable {
@@ -462,6 +453,18 @@ func (v *polled) watchMappings() {
 		}
 		s.closeFile()
 	})
+}
+
+// pollWhile returns when still reports false. It asks every [mappingPollInterval].
+func (u *Uploader) pollWhile(still func() bool) {
+	t := time.NewTicker(mappingPollInterval)
+	defer t.Stop()
+	for still() {
+		select {
+		case <-t.C:
+		case <-u.ctx.Done():
+		}
+	}
 }
 
 // recheckAfterMapping finds out whether a mapping, which is gone, has changed the

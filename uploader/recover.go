@@ -416,12 +416,10 @@ func (u *Uploader) dropResult(r *journal.Record) error {
 		return nil
 	}
 	if r.FileID != "" {
-		// Published statuses share the slice.
-		r.Superseded = append(r.Superseded[:len(r.Superseded):len(r.Superseded)], r.FileID)
+		r.Supersede(r.FileID)
 	}
 	r.FileID, r.MD5, r.Completing = "", "", false
-	r.Spec, r.Upload, r.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
-	r.Parts = nil
+	r.ForgetUpload()
 	return u.journal.DropParts(r.Key)
 }
 

@@ -219,12 +219,12 @@ func (s *session) startRevision() {
 		s.observer.startRevision(s.content.size)
 	}
 	if s.rec.FileID != "" {
-		s.supersede(s.rec.FileID)
+		s.rec.Supersede(s.rec.FileID)
 		s.rec.FileID, s.rec.MD5 = "", ""
 	}
 	s.rec.Durable = backing.Stamp{}
 	if s.xfer == nil {
-		s.forgetUpload()
+		s.rec.ForgetUpload()
 	}
 	if s.rec.Completing && !s.commits.running && s.xfer != nil {
 		s.xfer.end(errors.New("it may be a File already")) // it may take no more parts
@@ -232,18 +232,6 @@ func (s *session) startRevision() {
 	s.rec.Completing = false // whatever comes of it is not this content's
 	s.rec.State, s.rec.Since = state.Writing, time.Now()
 	s.rec.Err, s.rec.Kind = "", api.Transient
-}
-
-// supersede remembers a File that held an earlier content. mu is held.
-func (s *session) supersede(fileID string) {
-	// Published statuses share the slice, so it is never appended to in place.
-	s.rec.Superseded = append(s.rec.Superseded[:len(s.rec.Superseded):len(s.rec.Superseded)], fileID)
-}
-
-// forgetUpload takes the Upload out of the record. mu is held.
-func (s *session) forgetUpload() {
-	s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
-	s.rec.Parts = nil
 }
 
 // requestCommit is what a close asks for the content as it is now. It returns the

@@ -87,8 +87,8 @@ func (s *session) dropTransfer(why error) {
 		return
 	}
 	s.xfer = nil
-	s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
-	s.rec.Parts, s.rec.Completing = nil, false
+	s.rec.ForgetUpload()
+	s.rec.Completing = false
 	x.end(why)
 	if s.u.ctx.Err() != nil {
 		return

@@ -43,6 +43,18 @@ type Part struct {
 	ID       string
 }
 
+// Supersede remembers a File that held an earlier content.
+func (r *Record) Supersede(fileID string) {
+	// Copies of the record share the slice, so it is never appended to in place.
+	r.Superseded = append(r.Superseded[:len(r.Superseded):len(r.Superseded)], fileID)
+}
+
+// ForgetUpload takes the Upload, and what was sent to it, out of the record.
+func (r *Record) ForgetUpload() {
+	r.Spec, r.Upload, r.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
+	r.Parts = nil
+}
+
 const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,
 	declared, upload_id, created_at, expires_at, file_id, md5, error, kind, superseded,
 	ctime, boot, durable_size, durable_mtime, durable_ctime`
