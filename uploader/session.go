@@ -30,11 +30,12 @@ type session struct {
 	mu   sync.Mutex // guards everything below; never held during a Backend call
 	cond *sync.Cond // on mu: something that a commit waits for has moved on
 
-	rec      journal.Record
-	writers  int       // open handles that may change the file
-	resumed  bool      // an earlier mount left it, and it has had no writer of this one
-	unlinked bool      // it has no name left: nothing of it is sent any more
-	put      *api.Spec // what a file without a tree is declared as; else nil
+	rec        journal.Record
+	writers    int       // open handles that may change the file
+	resumed    bool      // an earlier mount left it, and it has had no writer of this one
+	unlinked   bool      // it has no name left: nothing of it is sent any more
+	unrecorded bool      // the journal has an older record than rec, as on a full disk
+	put        *api.Spec // what a file without a tree is declared as; else nil
 
 	file       backingFile // its descriptor, while something uses it
 	observer   observer    // how changes become known: the variant of the write path
@@ -142,7 +143,9 @@ func (s *session) save() {
 	if s.unlinked {
 		return
 	}
-	s.recorded(s.u.journal.Put(&s.rec))
+	err := s.u.journal.Put(&s.rec)
+	s.unrecorded = err != nil
+	s.recorded(err)
 }
 
 // recorded logs an error of the journal. mu is held.

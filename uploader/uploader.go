@@ -264,6 +264,9 @@ func (s *session) idle() bool {
 	if s.writers > 0 || s.file.isOpen() || s.commits.running {
 		return false
 	}
+	if s.unrecorded && !s.unlinked && s.put == nil {
+		return false // what the journal has is not the status
+	}
 	switch s.rec.State {
 	case state.Completed, state.Empty, state.Excluded:
 		return true
