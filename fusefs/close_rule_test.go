@@ -102,7 +102,7 @@ os.close(dst)
 			require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "2/3" }, patience, time.Millisecond)
 			p.send("go on")
 			require.NoError(t, p.wait())
-			s.completed("f.bin", s.read("f.bin"))
+			s.sameAsFile("f.bin")
 			require.Equal(t, int64(1), s.API.Stats().UploadsCreated)
 			require.Equal(t, int64(3), s.API.Stats().PartsStored)
 		})
@@ -140,13 +140,13 @@ func TestWrongPrediction(t *testing.T) {
 	t.Run("gzip", func(t *testing.T) {
 		s := newStack(t, stackOptions{})
 		s.run(`gzip -c "$1" > f.gz; gzip -dc f.gz | cmp - "$1"`, src)
-		s.completed("f.gz", s.read("f.gz"))
+		s.sameAsFile("f.gz")
 		require.Equal(t, int64(1), s.API.Stats().UploadsCreated, "what gzip writes is not what it reads")
 	})
 	t.Run("tar", func(t *testing.T) {
 		s := newStack(t, stackOptions{})
 		s.run(`tar cf f.tar -P "$1"`, src)
-		s.completed("f.tar", s.read("f.tar"))
+		s.sameAsFile("f.tar")
 		require.Equal(t, int64(1), s.API.Stats().UploadsCreated, "an archive is not its member")
 	})
 }
@@ -208,7 +208,7 @@ func TestAppendLaterAndOverwriteLater(t *testing.T) {
 	copy(want[9000000:], "XX")
 	s.completed("f.bin", want)
 	s.run(`cp "$1" f.bin; cmp "$1" f.bin`, src)
-	s.completed("f.bin", s.read("f.bin"))
+	s.sameAsFile("f.bin")
 	require.Equal(t, int64(4), s.API.Stats().FilesCreated, "no File is ever deleted")
 }
 
@@ -263,7 +263,7 @@ sys.stdin.readline()
 			require.Len(t, s.read("f"), 20*mib, "everything written is kept")
 
 			s.run(`printf end >> f`) // the next successful close
-			s.completed("f", s.read("f"))
+			s.sameAsFile("f")
 		})
 	}
 }

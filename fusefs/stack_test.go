@@ -252,10 +252,33 @@ func (s *stack) attr(name, attr string) string {
 func (s *stack) completed(name string, want []byte) {
 	s.t.Helper()
 	require.Equal(s.t, "completed", s.attr(name, "state"), "error: %s", s.attr(name, "error"))
+	s.holds(name, bytes.NewReader(want))
+}
+
+// sameAsFile checks that the file's File holds exactly what a program reads in the
+// mount, and that its parts are those the API put it together from.
+func (s *stack) sameAsFile(name string) {
+	s.t.Helper()
+	require.Equal(s.t, "completed", s.attr(name, "state"), "%s, error: %s", name, s.attr(name, "error"))
+	cmd := exec.Command("cat", s.path(name))
+	out, err := cmd.StdoutPipe()
+	require.NoError(s.t, err)
+	require.NoError(s.t, cmd.Start())
+	s.holds(name, out)
+	require.NoError(s.t, cmd.Wait())
+}
+
+// holds compares a completed file's File with a stream, and its attributes with the
+// API's own record of the parts.
+func (s *stack) holds(name string, want io.Reader) {
+	s.t.Helper()
 	id := s.attr(name, "file_id")
-	got := s.content(id)
-	require.Equal(s.t, len(want), len(got), "length of %s", name)
-	require.True(s.t, bytes.Equal(want, got), "the File's bytes differ from those of %s", name)
+	got, err := s.API.OpenContent(id)
+	require.NoError(s.t, err)
+	defer got.Close()
+	size, same, err := compare(want, got)
+	require.NoError(s.t, err)
+	require.True(s.t, same, "the File of %s differs from byte %d on", name, size)
 	for _, f := range s.API.Files() {
 		if f.ID != id {
 			continue
@@ -270,10 +293,37 @@ func (s *stack) completed(name string, want []byte) {
 		}
 		require.Equal(s.t, f.UploadID, s.attr(name, "upload_id"))
 		require.Equal(s.t, fmt.Sprintf("%d/%d", len(ids), len(ids)), s.attr(name, "progress"))
-		require.Equal(s.t, fmt.Sprint(len(want)), s.attr(name, "bytes_sent"))
+		require.Equal(s.t, fmt.Sprint(size), s.attr(name, "bytes_sent"))
 		return
 	}
 	require.Fail(s.t, "unknown File", id)
+}
+
+// compare reads two streams to their ends, or to their first difference; n is the
+// number of bytes that they share. Its buffers are small, because fresh memory is
+// what the race detector makes dear.
+func compare(a, b io.Reader) (n int64, same bool, err error) {
+	p, q := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		i, errA := io.ReadFull(a, p)
+		j, errB := io.ReadFull(b, q)
+		for _, err := range []error{errA, errB} {
+			if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+				return n, false, err
+			}
+		}
+		if !bytes.Equal(p[:i], q[:j]) {
+			k := 0
+			for k < min(i, j) && p[k] == q[k] {
+				k++
+			}
+			return n + int64(k), false, nil
+		}
+		n += int64(i)
+		if errA != nil {
+			return n, true, nil
+		}
+	}
 }
 
 // content returns the bytes of a File.
@@ -282,9 +332,15 @@ func (s *stack) content(fileID string) []byte {
 	r, err := s.API.OpenContent(fileID)
 	require.NoError(s.t, err)
 	defer r.Close()
-	b, err := io.ReadAll(r)
+	var b bytes.Buffer
+	for _, f := range s.API.Files() {
+		if f.ID == fileID {
+			b.Grow(int(f.Bytes) + bytes.MinRead)
+		}
+	}
+	_, err = b.ReadFrom(r)
 	require.NoError(s.t, err)
-	return b
+	return b.Bytes()
 }
 
 // eventually waits until the file is in the state.
