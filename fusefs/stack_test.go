@@ -359,6 +359,18 @@ func source(t testing.TB, n int) (path string, content []byte) {
 	return path, content
 }
 
+// largeSource is source for a file that should not lie in memory.
+func largeSource(t testing.TB, n int64) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "source.bin")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	_, err = io.CopyN(f, rand.NewChaCha8([32]byte{1}), n)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	return path
+}
+
 func random(n int, seed uint64) []byte {
 	b := make([]byte, n)
 	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)})

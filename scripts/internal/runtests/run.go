@@ -32,6 +32,7 @@ type run struct {
 	out      io.Writer
 	dir      string            // gone afterwards; any user may look in
 	binaries string            // the test binaries
+	programs string            // before the caller's PATH, if not empty
 	binary   map[string]string // of each package
 
 	mu        sync.Mutex // guards all below, and out
@@ -56,10 +57,36 @@ func newRun(ctx context.Context, o options, out io.Writer) (*run, error) {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := r.linkPython(); err != nil {
+		return nil, err
+	}
 	if err := os.RemoveAll(logs); err != nil {
 		return nil, err
 	}
 	return r, os.MkdirAll(logs, 0o755)
+}
+
+// linkPython puts the interpreter before a script that stands for it, as version
+// managers have them: such a script takes most of a second, and the tests start
+// hundreds.
+func (r *run) linkPython() error {
+	path, err := exec.LookPath("python3")
+	if err != nil {
+		return nil // the tests that need it say so
+	}
+	text, err := os.ReadFile(path)
+	if err != nil || !bytes.HasPrefix(text, []byte("#!")) {
+		return err
+	}
+	real, err := exec.Command(path, "-c", "import sys; print(sys.executable)").Output()
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	r.programs = filepath.Join(r.dir, "programs")
+	if err := os.Mkdir(r.programs, 0o755); err != nil {
+		return err
+	}
+	return os.Symlink(strings.TrimSpace(string(real)), filepath.Join(r.programs, "python3"))
 }
 
 func (r *run) close() { exec.Command("rm", "-rf", "--one-file-system", r.dir).Run() }
@@ -86,7 +113,11 @@ func (w *work) output() string {
 
 // environ is that of this step's processes.
 func (w *work) environ(more ...string) []string {
-	return append(append(os.Environ(), "TMPDIR="+w.tmp, stepEnv+"="+w.dir), more...)
+	env := append(os.Environ(), "TMPDIR="+w.tmp, stepEnv+"="+w.dir)
+	if w.r.programs != "" {
+		env = append(env, "PATH="+w.r.programs+":"+os.Getenv("PATH"))
+	}
+	return append(env, more...)
 }
 
 // command runs a program at the top of the source; its output goes to the log.
@@ -112,8 +143,8 @@ func (w *work) spent(cmd *exec.Cmd) {
 	}
 }
 
-// steps runs them in their order. Those that may run beside each other do so, two at a
-// time even on one processor, since they wait more than they compute.
+// steps runs them in their order. Those that may run beside each other do so, one more
+// at a time than there are processors, since they often wait.
 func (r *run) steps(steps []*step) {
 	total := len(steps)
 	for len(steps) > 0 && r.ctx.Err() == nil {
@@ -121,7 +152,7 @@ func (r *run) steps(steps []*step) {
 		for steps[0].beside && n < len(steps) && steps[n].beside {
 			n++
 		}
-		slots := make(chan struct{}, max(2, runtime.NumCPU()))
+		slots := make(chan struct{}, runtime.NumCPU()+1)
 		var all sync.WaitGroup
 		for _, s := range steps[:n] {
 			slots <- struct{}{}
