@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -21,15 +23,25 @@ import (
 type daemon struct {
 	binary, dir, path string
 	env               []string
+	flags             []string // of mount, further ones
+	stateDir          string   // "" for the one in dir
 }
 
 func newDaemon(o options, url, key string) *daemon {
-	return &daemon{o.binary, o.dir, o.path, append(os.Environ(), "OPENAI_BASE_URL="+url, "OPENAI_API_KEY="+key)}
+	return &daemon{
+		binary: o.binary, dir: o.dir, path: o.path,
+		env: append(os.Environ(), "OPENAI_BASE_URL="+url, "OPENAI_API_KEY="+key),
+	}
 }
 
 func (d *daemon) point() string { return filepath.Join(d.dir, "up") }
-func (d *daemon) state() string { return filepath.Join(d.dir, "state") }
-func (d *daemon) tree() string  { return filepath.Join(d.dir, "state", "tree") }
+func (d *daemon) tree() string  { return filepath.Join(d.state(), "tree") }
+func (d *daemon) state() string {
+	if d.stateDir != "" {
+		return d.stateDir
+	}
+	return filepath.Join(d.dir, "state")
+}
 
 // command runs a subcommand, and returns what it printed.
 func (d *daemon) command(ctx context.Context, args ...string) ([]byte, error) {
@@ -46,7 +58,8 @@ func (d *daemon) command(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 func (d *daemon) mount(ctx context.Context) error {
-	_, err := d.command(ctx, "mount", "--state-dir", d.state(), "--part-size", "8MiB", "--write-path", d.path, d.point())
+	args := append([]string{"mount", "--state-dir", d.state(), "--part-size", "8MiB", "--write-path", d.path}, d.flags...)
+	_, err := d.command(ctx, append(args, d.point())...)
 	return err
 }
 
@@ -71,19 +84,45 @@ func (d *daemon) status(ctx context.Context) ([]file, error) {
 	return report.Files, err
 }
 
+// writePath is how written bytes reach the backing tree.
+func (d *daemon) writePath(ctx context.Context) (string, error) {
+	out, err := d.command(ctx, "status", "--json", d.point())
+	if err != nil {
+		return "", err
+	}
+	var report struct {
+		Path string `json:"write_path"`
+	}
+	err = json.Unmarshal(out, &report)
+	return report.Path, err
+}
+
 // kill ends the daemon as nothing can prevent, and returns when it is gone.
-func (d *daemon) kill() error {
+func (d *daemon) kill() error { return d.signal(syscall.SIGKILL) }
+
+// signal sends the daemon a signal that ends it, and returns when it is gone.
+func (d *daemon) signal(signal syscall.Signal) error {
+	pid, err := d.pid()
+	if err != nil {
+		return err
+	}
+	return endProcess(pid, signal)
+}
+
+// pid is the daemon's.
+func (d *daemon) pid() (int, error) {
 	text, err := os.ReadFile(filepath.Join(d.state(), "lock"))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
-	pid, err := strconv.Atoi(first)
-	if err != nil {
-		return err
-	}
+	return strconv.Atoi(first)
+}
+
+// endProcess sends a signal that ends the process, and returns when it is gone.
+func endProcess(pid int, signal syscall.Signal) error {
 	for {
-		err := syscall.Kill(pid, syscall.SIGKILL)
+		err := syscall.Kill(pid, signal)
 		if errors.Is(err, syscall.ESRCH) {
 			return nil
 		}
@@ -94,6 +133,7 @@ func (d *daemon) kill() error {
 			return nil // what started us does not collect it
 		}
 		time.Sleep(time.Millisecond)
+		signal = 0 // once is enough; from now on this looks
 	}
 }
 

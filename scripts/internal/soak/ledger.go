@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -36,6 +38,13 @@ func (l *ledger) intend(content []byte) digest {
 	}
 	l.meant[sum] = true
 	return sum
+}
+
+// isMeant reports whether a content was meant to be a file's.
+func (l *ledger) isMeant(sum digest) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.meant[sum]
 }
 
 // doubt notes that an operation on the path has begun.

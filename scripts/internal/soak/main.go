@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command soak is an endless day in the life of a mount, in a few minutes:
 // several programs write, the API fails in every way it can, and the daemon is
 // killed at random moments, again and again. In the end nothing may be lost, wrong
@@ -20,12 +22,14 @@ import (
 
 // options are what a run is made of.
 type options struct {
-	binary  string // the command under test
-	dir     string // for everything; exists, and is empty
-	path    string // of written bytes, as mount's --write-path has it
-	rounds  int    // kills
-	writers int    // programs that write at once
-	seed    uint64 // of everything that is left to chance but the scheduling
+	binary  string        // the command under test
+	dir     string        // for everything; exists, and is empty
+	path    string        // of written bytes, as mount's --write-path has it
+	rounds  int           // kills
+	writers int           // programs that write at once
+	seed    uint64        // of everything that is left to chance but the scheduling
+	mode    string        // of modes; "" is kill
+	length  time.Duration // no round begins later; 0: rounds alone counts
 	log     func(format string, args ...any)
 }
 
@@ -34,13 +38,21 @@ func main() {
 	flag.StringVar(&o.binary, "binary", "bin/uploadfs", "the `COMMAND` to test")
 	flag.StringVar(&o.dir, "dir", "", "an empty `DIR` to work in; kept if anything goes wrong")
 	flag.StringVar(&o.path, "write-path", "auto", "as mount's --write-path")
-	flag.IntVar(&o.rounds, "rounds", 50, "how often the daemon is killed")
+	flag.StringVar(&o.mode, "mode", "kill", "what goes wrong in each round: kill, outlive or two-mounts")
+	flag.IntVar(&o.rounds, "rounds", 50, "how often it goes wrong")
+	flag.DurationVar(&o.length, "for", 0, "begin no round later than this after the start; with -mode other than kill")
 	flag.IntVar(&o.writers, "writers", 4, "how many programs write at once")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "repeat a run that had this seed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	sum, err := run(ctx, o)
+	var sum fmt.Stringer
+	var err error
+	if o.mode == "kill" {
+		sum, err = run(ctx, o)
+	} else {
+		sum, err = runScenario(ctx, o)
+	}
 	fmt.Println(sum)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

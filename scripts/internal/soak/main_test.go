@@ -36,3 +36,26 @@ func TestShortRun(t *testing.T) {
 	require.Positive(t, sum.told)
 	require.Positive(t, sum.results)
 }
+
+// TestScenarios is a round or two of each other mode.
+func TestScenarios(t *testing.T) {
+	dir, err := os.MkdirTemp("", "soak-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	binary := filepath.Join(dir, "uploadfs")
+	out, err := exec.Command("go", "build", "-race", "-o", binary, "uploadfs/cmd/uploadfs").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	t.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1")
+	for mode := range scenarios {
+		t.Run(mode, func(t *testing.T) {
+			work := filepath.Join(dir, mode)
+			require.NoError(t, os.Mkdir(work, 0o755))
+			sum, err := runScenario(t.Context(), options{binary: binary, dir: work, path: "auto", mode: mode, rounds: 2, seed: 1, log: t.Logf})
+			t.Log(sum)
+			require.NoError(t, err)
+			require.Equal(t, 2, sum.rounds)
+			require.True(t, sum.whole)
+			require.Positive(t, sum.files)
+		})
+	}
+}

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+
+	"uploadfs/uploader/api/local"
 )
 
 // summary is what a run has come to.
@@ -67,7 +71,7 @@ func (l *loop) verify(ctx context.Context) error {
 	// Each File is a whole content that was meant, and no content has two.
 	byContent, byID := map[digest]string{}, map[string]digest{}
 	for _, f := range l.api.Files() {
-		sum, err := l.fileDigest(f.ID)
+		sum, err := fileDigest(l.api, f.ID)
 		if err != nil {
 			return err
 		}
@@ -140,7 +144,7 @@ func (l *loop) verifyRetried() error {
 		id, err := l.daemon.attr(path, "file_id")
 		if err == nil {
 			var got digest
-			if got, err = l.fileDigest(id); err == nil && got != sum {
+			if got, err = fileDigest(l.api, id); err == nil && got != sum {
 				err = fmt.Errorf("wrong: %s is not what its File %s is", path, id)
 			}
 		}
@@ -170,8 +174,8 @@ func (l *loop) walk(visit func(path string, sum digest)) error {
 }
 
 // fileDigest is that of a File's content.
-func (l *loop) fileDigest(id string) (digest, error) {
-	r, err := l.api.OpenContent(id)
+func fileDigest(api *local.Server, id string) (digest, error) {
+	r, err := api.OpenContent(id)
 	if err != nil {
 		return digest{}, fmt.Errorf("the File %s: %w", id, err)
 	}
