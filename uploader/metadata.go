@@ -27,16 +27,23 @@ func (u *Uploader) ChangeMetadata(do func() error, files ...MetadataChange) erro
 		return cmp.Or(cmp.Compare(a.Key.Ino, b.Key.Ino), cmp.Compare(a.Key.Birth, b.Key.Birth))
 	})
 	files = slices.CompactFunc(files, func(a, b MetadataChange) bool { return a.Key == b.Key })
+	// All are found before one is locked, and let go of when none is: both need
+	// Uploader.mu, which comes before a session's.
+	sessions := make([]*session, len(files))
+	for i, f := range files {
+		if s := u.refRecorded(f); s != nil {
+			sessions[i] = s
+			defer u.unref(s)
+		}
+	}
 	var record []func()
-	for _, f := range files {
-		s := u.refRecorded(f)
+	for i, s := range sessions {
 		if s == nil {
 			continue
 		}
-		defer u.unref(s)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if after := s.beforeMetadataChange(f); after != nil {
+		if after := s.beforeMetadataChange(files[i]); after != nil {
 			record = append(record, after)
 		}
 	}
