@@ -251,7 +251,6 @@ func (s *stack) attr(name, attr string) string {
 // parts are those the API put it together from.
 func (s *stack) completed(name string, want []byte) {
 	s.t.Helper()
-	require.Equal(s.t, "completed", s.attr(name, "state"), "error: %s", s.attr(name, "error"))
 	s.holds(name, bytes.NewReader(want))
 }
 
@@ -259,19 +258,21 @@ func (s *stack) completed(name string, want []byte) {
 // mount, and that its parts are those the API put it together from.
 func (s *stack) sameAsFile(name string) {
 	s.t.Helper()
-	require.Equal(s.t, "completed", s.attr(name, "state"), "%s, error: %s", name, s.attr(name, "error"))
 	cmd := exec.Command("cat", s.path(name))
 	out, err := cmd.StdoutPipe()
 	require.NoError(s.t, err)
 	require.NoError(s.t, cmd.Start())
+	defer cmd.Wait() // also where the comparison ends the test
+	defer out.Close()
 	s.holds(name, out)
 	require.NoError(s.t, cmd.Wait())
 }
 
-// holds compares a completed file's File with a stream, and its attributes with the
-// API's own record of the parts.
+// holds compares the File of a file, which must be completed, with a stream, and its
+// attributes with the API's own record of the parts.
 func (s *stack) holds(name string, want io.Reader) {
 	s.t.Helper()
+	require.Equal(s.t, "completed", s.attr(name, "state"), "%s, error: %s", name, s.attr(name, "error"))
 	id := s.attr(name, "file_id")
 	got, err := s.API.OpenContent(id)
 	require.NoError(s.t, err)
@@ -279,29 +280,32 @@ func (s *stack) holds(name string, want io.Reader) {
 	size, same, err := compare(want, got)
 	require.NoError(s.t, err)
 	require.True(s.t, same, "the File of %s differs from byte %d on", name, size)
-	for _, f := range s.API.Files() {
-		if f.ID != id {
-			continue
-		}
-		var ids []string
-		for _, p := range f.Parts {
-			ids = append(ids, p.ID)
-		}
-		require.Equal(s.t, strings.Join(ids, ","), s.attr(name, "part_ids"))
-		for i, p := range ids {
-			require.Equal(s.t, p, s.attr(name, fmt.Sprint("part.", i)))
-		}
-		require.Equal(s.t, f.UploadID, s.attr(name, "upload_id"))
-		require.Equal(s.t, fmt.Sprintf("%d/%d", len(ids), len(ids)), s.attr(name, "progress"))
-		require.Equal(s.t, fmt.Sprint(size), s.attr(name, "bytes_sent"))
-		return
+	f := s.file(id)
+	var ids []string
+	for _, p := range f.Parts {
+		ids = append(ids, p.ID)
 	}
-	require.Fail(s.t, "unknown File", id)
+	require.Equal(s.t, strings.Join(ids, ","), s.attr(name, "part_ids"))
+	for i, p := range ids {
+		require.Equal(s.t, p, s.attr(name, fmt.Sprint("part.", i)))
+	}
+	require.Equal(s.t, f.UploadID, s.attr(name, "upload_id"))
+	require.Equal(s.t, fmt.Sprintf("%d/%d", len(ids), len(ids)), s.attr(name, "progress"))
+	require.Equal(s.t, fmt.Sprint(size), s.attr(name, "bytes_sent"))
+}
+
+// file is the API's record of a File.
+func (s *stack) file(id string) local.FileInfo {
+	s.t.Helper()
+	files := s.API.Files()
+	i := slices.IndexFunc(files, func(f local.FileInfo) bool { return f.ID == id })
+	require.GreaterOrEqual(s.t, i, 0, "unknown File %s", id)
+	return files[i]
 }
 
 // compare reads two streams to their ends, or to their first difference; n is the
-// number of bytes that they share. Its buffers are small, because fresh memory is
-// what the race detector makes dear.
+// number of bytes that they share. Its buffers are small, because the race detector
+// makes fresh memory expensive.
 func compare(a, b io.Reader) (n int64, same bool, err error) {
 	p, q := make([]byte, 64<<10), make([]byte, 64<<10)
 	for {
@@ -333,11 +337,7 @@ func (s *stack) content(fileID string) []byte {
 	require.NoError(s.t, err)
 	defer r.Close()
 	var b bytes.Buffer
-	for _, f := range s.API.Files() {
-		if f.ID == fileID {
-			b.Grow(int(f.Bytes) + bytes.MinRead)
-		}
-	}
+	b.Grow(int(s.file(fileID).Bytes) + bytes.MinRead)
 	_, err = b.ReadFrom(r)
 	require.NoError(s.t, err)
 	return b.Bytes()

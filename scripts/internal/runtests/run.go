@@ -78,7 +78,7 @@ func (r *run) linkPython() error {
 	if err != nil || !bytes.HasPrefix(text, []byte("#!")) {
 		return err
 	}
-	real, err := exec.Command(path, "-c", "import sys; print(sys.executable)").Output()
+	interpreter, err := exec.Command(path, "-c", "import sys; print(sys.executable)").Output()
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -86,7 +86,7 @@ func (r *run) linkPython() error {
 	if err := os.Mkdir(r.programs, 0o755); err != nil {
 		return err
 	}
-	return os.Symlink(strings.TrimSpace(string(real)), filepath.Join(r.programs, "python3"))
+	return os.Symlink(strings.TrimSpace(string(interpreter)), filepath.Join(r.programs, "python3"))
 }
 
 func (r *run) close() { exec.Command("rm", "-rf", "--one-file-system", r.dir).Run() }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,24 +25,18 @@ type daemon struct {
 	binary, dir, path string
 	env               []string
 	flags             []string // of mount, further ones
-	stateDir          string   // "" for the one in dir
 }
 
-func newDaemon(o options, url, key string) *daemon {
-	return &daemon{
-		binary: o.binary, dir: o.dir, path: o.path,
-		env: append(os.Environ(), "OPENAI_BASE_URL="+url, "OPENAI_API_KEY="+key),
-	}
+const apiKey = "sk-soak"
+
+func newDaemon(o options, url string, flags ...string) *daemon {
+	env := append(os.Environ(), "OPENAI_BASE_URL="+url, "OPENAI_API_KEY="+apiKey)
+	return &daemon{o.binary, o.dir, o.path, env, flags}
 }
 
 func (d *daemon) point() string { return filepath.Join(d.dir, "up") }
-func (d *daemon) tree() string  { return filepath.Join(d.state(), "tree") }
-func (d *daemon) state() string {
-	if d.stateDir != "" {
-		return d.stateDir
-	}
-	return filepath.Join(d.dir, "state")
-}
+func (d *daemon) state() string { return filepath.Join(d.dir, "state") }
+func (d *daemon) tree() string  { return filepath.Join(d.dir, "state", "tree") }
 
 // command runs a subcommand, and returns what it printed.
 func (d *daemon) command(ctx context.Context, args ...string) ([]byte, error) {
@@ -73,28 +68,55 @@ type file struct {
 	Path, State, Error string
 }
 
-// status names all files that are neither completed nor empty.
-func (d *daemon) status(ctx context.Context) ([]file, error) {
-	out, err := d.command(ctx, "status", "--json", d.point())
-	if err != nil {
-		return nil, err
-	}
-	var report struct{ Files []file }
-	err = json.Unmarshal(out, &report)
-	return report.Files, err
+// report is what status says of the mount.
+type report struct {
+	WritePath string `json:"write_path"`
+	Files     []file // those that are neither completed nor empty
 }
 
-// writePath is how written bytes reach the backing tree.
-func (d *daemon) writePath(ctx context.Context) (string, error) {
+func (d *daemon) report(ctx context.Context) (r report, err error) {
 	out, err := d.command(ctx, "status", "--json", d.point())
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = json.Unmarshal(out, &r)
 	}
-	var report struct {
-		Path string `json:"write_path"`
+	return r, err
+}
+
+// status names all files that are neither completed nor empty.
+func (d *daemon) status(ctx context.Context) ([]file, error) {
+	r, err := d.report(ctx)
+	return r.Files, err
+}
+
+// settled waits until status names no file but those in the states given, and returns
+// these by path. A failed file is an error unless that state is given.
+func (d *daemon) settled(ctx context.Context, but ...string) (map[string]file, error) {
+	for {
+		files, err := d.status(ctx)
+		if err != nil {
+			return nil, err
+		}
+		settled := map[string]file{}
+		var left []string
+		for _, f := range files {
+			switch {
+			case slices.Contains(but, f.State):
+				settled[f.Path] = f
+			case f.State == "failed":
+				return nil, fmt.Errorf("%s has failed: %s", f.Path, f.Error)
+			default:
+				left = append(left, f.Path+" is "+f.State+": "+f.Error)
+			}
+		}
+		if len(left) == 0 {
+			return settled, nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("not uploaded in time: %v", left)
+		}
 	}
-	err = json.Unmarshal(out, &report)
-	return report.Path, err
 }
 
 // kill ends the daemon as nothing can prevent, and returns when it is gone.
@@ -102,25 +124,15 @@ func (d *daemon) kill() error { return d.signal(syscall.SIGKILL) }
 
 // signal sends the daemon a signal that ends it, and returns when it is gone.
 func (d *daemon) signal(signal syscall.Signal) error {
-	pid, err := d.pid()
+	text, err := os.ReadFile(filepath.Join(d.state(), "lock"))
 	if err != nil {
 		return err
 	}
-	return endProcess(pid, signal)
-}
-
-// pid is the daemon's.
-func (d *daemon) pid() (int, error) {
-	text, err := os.ReadFile(filepath.Join(d.state(), "lock"))
-	if err != nil {
-		return 0, err
-	}
 	first, _, _ := strings.Cut(string(text), "\n")
-	return strconv.Atoi(first)
-}
-
-// endProcess sends a signal that ends the process, and returns when it is gone.
-func endProcess(pid int, signal syscall.Signal) error {
+	pid, err := strconv.Atoi(first)
+	if err != nil {
+		return err
+	}
 	for {
 		err := syscall.Kill(pid, signal)
 		if errors.Is(err, syscall.ESRCH) {

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -52,20 +51,15 @@ func run(ctx context.Context, o options) (sum summary, err error) {
 			return l.sum, err
 		}
 	}
-	const key = "sk-soak"
-	l.api, err = local.Open(local.Options{Dir: filepath.Join(o.dir, "api"), Key: key, Intercept: l.faults.intercept})
+	var url string
+	var stop func() error
+	l.api, url, stop, err = serve(o, l.faults.intercept)
 	if err != nil {
 		return l.sum, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return l.sum, errors.Join(err, l.api.Close())
-	}
-	served := make(chan error, 1)
-	go func() { served <- l.api.Serve(listener) }() // ended by Close
-	defer func() { err = errors.Join(err, l.api.Close(), <-served) }()
+	defer func() { err = errors.Join(err, stop()) }()
 
-	l.daemon = newDaemon(o, "http://"+listener.Addr().String()+"/v1", key)
+	l.daemon = newDaemon(o, url)
 	defer func() { err = errors.Join(err, l.daemon.end()) }()
 	for i := range o.writers {
 		l.writers = append(l.writers, newWriter(l, i))
@@ -84,6 +78,22 @@ func run(ctx context.Context, o options) (sum summary, err error) {
 		err = fmt.Errorf("seed %d: %w", o.seed, err)
 	}
 	return l.total(), err
+}
+
+// serve serves the API from a directory of the run's, until stop.
+func serve(o options, intercept local.InterceptFunc) (api *local.Server, url string, stop func() error, err error) {
+	api, err = local.Open(local.Options{Dir: filepath.Join(o.dir, "api"), Key: apiKey, Intercept: intercept})
+	if err != nil {
+		return nil, "", nil, err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, "", nil, errors.Join(err, api.Close())
+	}
+	served := make(chan error, 1)
+	go func() { served <- api.Serve(listener) }() // ended by Close
+	stop = func() error { return errors.Join(api.Close(), <-served) }
+	return api, "http://" + listener.Addr().String() + "/v1", stop, nil
 }
 
 // round is the life of one daemon, from mount to kill.
@@ -145,41 +155,16 @@ func (l *loop) reckon(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, quiet)
 	defer cancel()
-	if err := l.settle(ctx, "interrupted"); err != nil {
+	if _, err := l.daemon.settled(ctx, "interrupted"); err != nil {
 		return err
 	}
 	err := l.verify(ctx)
 	// What no program has closed goes as it is, because the user says so now.
-	err = errors.Join(err, l.retryInterrupted(ctx), l.settle(ctx))
+	err = errors.Join(err, l.retryInterrupted(ctx))
+	_, unsettled := l.daemon.settled(ctx)
+	err = errors.Join(err, unsettled)
 	if err == nil {
 		err = l.verifyRetried()
 	}
 	return errors.Join(err, l.daemon.unmount(ctx))
-}
-
-// settle waits until status names no file but those in the states given.
-func (l *loop) settle(ctx context.Context, but ...string) error {
-	for {
-		files, err := l.daemon.status(ctx)
-		if err != nil {
-			return err
-		}
-		var left []string
-		for _, f := range files {
-			if f.State == "failed" {
-				return fmt.Errorf("%s has failed: %s", f.Path, f.Error)
-			}
-			if !slices.Contains(but, f.State) {
-				left = append(left, f.Path+" is "+f.State+": "+f.Error)
-			}
-		}
-		if len(left) == 0 {
-			return nil
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-ctx.Done():
-			return fmt.Errorf("not uploaded in time: %v", left)
-		}
-	}
 }

@@ -25,10 +25,10 @@ type options struct {
 	binary  string        // the command under test
 	dir     string        // for everything; exists, and is empty
 	path    string        // of written bytes, as mount's --write-path has it
-	rounds  int           // kills
+	rounds  int           // how often it goes wrong
 	writers int           // programs that write at once
 	seed    uint64        // of everything that is left to chance but the scheduling
-	mode    string        // of modes; "" is kill
+	mode    string        // what goes wrong: kill or one of scenarios
 	length  time.Duration // no round begins later; 0: rounds alone counts
 	log     func(format string, args ...any)
 }

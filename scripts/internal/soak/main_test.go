@@ -11,17 +11,24 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestShortRun is a soak of a few rounds. Its seed is always the same, but not
-// the scheduling.
-func TestShortRun(t *testing.T) {
+// soakDir makes a directory with the command in it, which is removed after the test.
+func soakDir(t *testing.T) (dir, binary string) {
+	t.Helper()
 	dir, err := os.MkdirTemp("", "soak-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	binary := filepath.Join(dir, "uploadfs")
+	binary = filepath.Join(dir, "uploadfs")
 	out, err := exec.Command("go", "build", "-race", "-o", binary, "uploadfs/cmd/uploadfs").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	// The race detector sleeps a second at every exit unless told not to.
 	t.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1")
+	return dir, binary
+}
+
+// TestShortRun is a soak of a few rounds. Its seed is always the same, but not
+// the scheduling.
+func TestShortRun(t *testing.T) {
+	dir, binary := soakDir(t)
 	work := filepath.Join(dir, "work")
 	require.NoError(t, os.Mkdir(work, 0o755))
 
@@ -37,15 +44,9 @@ func TestShortRun(t *testing.T) {
 	require.Positive(t, sum.results)
 }
 
-// TestScenarios is a round or two of each other mode.
+// TestScenarios runs each other mode for two rounds.
 func TestScenarios(t *testing.T) {
-	dir, err := os.MkdirTemp("", "soak-")
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	binary := filepath.Join(dir, "uploadfs")
-	out, err := exec.Command("go", "build", "-race", "-o", binary, "uploadfs/cmd/uploadfs").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	t.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1")
+	dir, binary := soakDir(t)
 	for mode := range scenarios {
 		t.Run(mode, func(t *testing.T) {
 			work := filepath.Join(dir, mode)

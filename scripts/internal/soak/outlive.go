@@ -60,7 +60,8 @@ func (s *outlive) begin(ctx context.Context) (err error) {
 	if err := s.d.mount(ctx); err != nil {
 		return err
 	}
-	s.path, err = s.d.writePath(ctx)
+	r, err := s.d.report(ctx)
+	s.path = r.WritePath
 	return err
 }
 
@@ -168,7 +169,7 @@ func (h *held) release() {
 }
 
 func (s *outlive) reckon(ctx context.Context, files []*held) error {
-	left, err := settled(ctx, s.d)
+	left, err := s.settled(ctx, s.d)
 	if err != nil {
 		return err
 	}

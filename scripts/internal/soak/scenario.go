@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +22,7 @@ import (
 // scenario is a mode of the soak whose rounds follow one script: something goes wrong
 // at one step of a file's life, and each round ends with a reckoning.
 type scenario interface {
-	// begin prepares the first round.
+	// begin makes what all rounds need.
 	begin(ctx context.Context) error
 	// round is one mishap. When it returns, all is uploaded or said not to be.
 	round(ctx context.Context) error
@@ -48,9 +47,9 @@ type rig struct {
 	// intercept decides about the API's calls; nil lets all of them succeed.
 	intercept atomic.Pointer[local.InterceptFunc]
 
-	seen    map[string]digest // Files that have been compared, by ID
-	byFile  map[digest]string
-	doubles map[digest]bool // contents that may have more than one File
+	seen    map[string]bool   // Files that have been compared, by ID
+	holder  map[digest]string // the File that has a content
+	doubles map[digest]bool   // contents that may have more than one File
 	sum     scenarioSummary
 }
 
@@ -80,8 +79,6 @@ func (s scenarioSummary) String() string {
 		s.mode, s.seed, s.took.Round(100*time.Millisecond), s.rounds, list, s.files, humanize.IBytes(uint64(s.bytes)), verdict)
 }
 
-const apiKey = "sk-soak"
-
 // runScenario is a whole run. The error says what was torn, doubled, foreign or lost.
 func runScenario(ctx context.Context, o options) (sum scenarioSummary, err error) {
 	newScenario, ok := scenarios[o.mode]
@@ -90,26 +87,20 @@ func runScenario(ctx context.Context, o options) (sum scenarioSummary, err error
 	}
 	r := &rig{
 		options: o, random: rand.New(rand.NewPCG(o.seed, 1)),
-		seen: map[string]digest{}, byFile: map[digest]string{}, doubles: map[digest]bool{},
+		seen: map[string]bool{}, holder: map[digest]string{}, doubles: map[digest]bool{},
 		sum: scenarioSummary{mode: o.mode, seed: o.seed, counts: map[string]int{}},
 	}
-	r.api, err = local.Open(local.Options{Dir: filepath.Join(o.dir, "api"), Key: apiKey, Intercept: func(p local.Point) *local.Fault {
+	var stop func() error
+	r.api, r.url, stop, err = serve(o, func(p local.Point) *local.Fault {
 		if f := r.intercept.Load(); f != nil {
 			return (*f)(p)
 		}
 		return nil
-	}})
+	})
 	if err != nil {
 		return r.sum, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return r.sum, errors.Join(err, r.api.Close())
-	}
-	served := make(chan error, 1)
-	go func() { served <- r.api.Serve(listener) }() // ended by Close
-	defer func() { err = errors.Join(err, r.api.Close(), <-served) }()
-	r.url = "http://" + listener.Addr().String() + "/v1"
+	defer func() { err = errors.Join(err, stop()) }()
 
 	s := newScenario(r)
 	defer func() { err = errors.Join(err, s.end()) }()
@@ -145,8 +136,7 @@ func runScenario(ctx context.Context, o options) (sum scenarioSummary, err error
 func (r *rig) newMount(name string, flags ...string) (*daemon, error) {
 	o := r.options
 	o.dir = filepath.Join(r.dir, name)
-	d := newDaemon(o, r.url, apiKey)
-	d.flags = flags
+	d := newDaemon(o, r.url, flags...)
 	return d, os.MkdirAll(d.point(), 0o755)
 }
 
@@ -164,16 +154,8 @@ func away(local.Point) *local.Fault {
 	return &local.Fault{Status: 503, Message: "Overloaded."}
 }
 
-// content is size pseudo-random bytes that no other file has.
-func (r *rig) content(size int) []byte {
-	b := make([]byte, size)
-	var seed [32]byte
-	for i := range seed {
-		seed[i] = byte(r.random.Uint32())
-	}
-	rand.NewChaCha8(seed).Read(b)
-	return b
-}
+// content is size bytes that no other file has.
+func (r *rig) content(size int) []byte { return randomBytes(r.random, size) }
 
 // size is mostly small, and sometimes of two parts.
 func (r *rig) size() int {
@@ -188,51 +170,31 @@ func (r *rig) size() int {
 func (r *rig) checkFiles() error {
 	var errs []error
 	for _, f := range r.api.Files() {
-		if _, known := r.seen[f.ID]; known {
+		if r.seen[f.ID] {
 			continue
 		}
 		sum, err := fileDigest(r.api, f.ID)
 		if err != nil {
 			return err
 		}
-		r.seen[f.ID] = sum
+		r.seen[f.ID] = true
 		if !r.ledger.isMeant(sum) {
 			errs = append(errs, fmt.Errorf("torn: File %s (%s) is %d bytes that were never meant", f.ID, f.Filename, f.Bytes))
 		}
-		if other := r.byFile[sum]; other != "" && !r.doubles[sum] {
+		if other := r.holder[sum]; other != "" && !r.doubles[sum] {
 			errs = append(errs, fmt.Errorf("doubled: Files %s and %s (%s) have one content", other, f.ID, f.Filename))
 		}
-		r.byFile[sum] = f.ID
+		r.holder[sum] = f.ID
 	}
 	return errors.Join(errs...)
 }
 
-// settled waits until status names no file of the mount but interrupted and failed
-// ones, and returns these.
-func settled(ctx context.Context, d *daemon) (left map[string]file, err error) {
+// settled waits until each file of the mount is completed, interrupted or failed, and
+// returns those that are not completed.
+func (r *rig) settled(ctx context.Context, d *daemon) (map[string]file, error) {
 	ctx, cancel := context.WithTimeout(ctx, quiet)
 	defer cancel()
-	for {
-		files, err := d.status(ctx)
-		if err != nil {
-			return nil, err
-		}
-		left = map[string]file{}
-		var busy []string
-		for _, f := range files {
-			if left[f.Path] = f; f.State != "interrupted" && f.State != "failed" {
-				busy = append(busy, f.Path+" is "+f.State+": "+f.Error)
-			}
-		}
-		if len(busy) == 0 {
-			return left, nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("lost: not uploaded in time: %v", busy)
-		}
-	}
+	return d.settled(ctx, "interrupted", "failed")
 }
 
 // sameAsFile compares a completed file with its File.
@@ -242,15 +204,7 @@ func (r *rig) sameAsFile(d *daemon, path string) (content digest, err error) {
 		return digest{}, fmt.Errorf("lost: %w", err)
 	}
 	content = sha256.Sum256(b)
-	id, err := d.attr(path, "file_id")
-	if err != nil {
-		return content, err
-	}
-	got, err := fileDigest(r.api, id)
-	if err == nil && got != content {
-		err = fmt.Errorf("foreign or torn: %s is not what its File %s is", path, id)
-	}
-	return content, err
+	return content, compareFile(r.api, d, path, content)
 }
 
 // removeAll removes all files of the mount.

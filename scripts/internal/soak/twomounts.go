@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,11 +24,46 @@ import (
 type twoMounts struct {
 	*rig
 	mounts [2]*daemon
-	up     [2]bool
+	cut    cutCompletes
+}
 
-	cut struct { // Completes of this round, under the mutex of cutCompletes
-		before, after int
+// cutCompletes breaks the connection of every third Complete before it is carried out
+// and, where answers may be lost, of every third afterwards. Its methods may be called
+// concurrently.
+type cutCompletes struct {
+	mu            sync.Mutex // guards the following
+	random        *rand.Rand
+	loseAnswers   bool
+	before, after int // Completes that were cut off
+}
+
+func (c *cutCompletes) intercept(p local.Point) *local.Fault {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	done := p.Stage == local.StageDone
+	switch {
+	case p.Op != local.OpComplete, p.Stage == local.StageBody, done && !c.loseAnswers, c.random.IntN(3) != 0:
+		return nil
+	case done:
+		c.after++
+	default:
+		c.before++
 	}
+	return &local.Fault{Reset: true}
+}
+
+// begin begins a round.
+func (c *cutCompletes) begin(loseAnswers bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loseAnswers = loseAnswers
+}
+
+// count adds what was cut off in all rounds.
+func (c *cutCompletes) count(counts map[string]int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	counts["Completes cut off before"], counts["Completes cut off after"] = c.before, c.after
 }
 
 // written is one file of a round.
@@ -38,30 +74,24 @@ type written struct {
 	err     error // of the program that wrote it
 }
 
-func (s *twoMounts) begin(context.Context) error {
+func (s *twoMounts) begin(ctx context.Context) error {
+	s.cut.random = rand.New(rand.NewPCG(s.seed, 2))
 	for i := range s.mounts {
 		var err error
 		if s.mounts[i], err = s.newMount(fmt.Sprint("mount", i)); err != nil {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(s.mounts[0].mount(ctx), s.mounts[1].mount(ctx))
 }
 
 func (s *twoMounts) end() error { return errors.Join(s.mounts[0].end(), s.mounts[1].end()) }
 
 func (s *twoMounts) round(ctx context.Context) error {
-	for i, d := range s.mounts {
-		if !s.up[i] {
-			if err := d.mount(ctx); err != nil {
-				return err
-			}
-			s.up[i] = true
-		}
-	}
 	// A lost answer costs a quarter of a minute of listing, so most rounds have none.
 	lost := s.random.IntN(100) < 12
-	mu := s.cutCompletes(lost)
+	s.cut.begin(lost)
+	s.set(s.cut.intercept)
 	if lost && s.random.IntN(3) == 0 {
 		s.api.SetFaults(local.Faults{ListLag: time.Duration(s.random.IntN(3000)) * time.Millisecond})
 	}
@@ -97,11 +127,7 @@ func (s *twoMounts) round(ctx context.Context) error {
 	running.Wait()
 	s.set(nil)
 	s.api.SetFaults(local.Faults{})
-	mu.Lock()
-	s.sum.counts["Completes cut off before"] += s.cut.before
-	s.sum.counts["Completes cut off after"] += s.cut.after
-	s.cut.before, s.cut.after = 0, 0
-	mu.Unlock()
+	s.cut.count(s.sum.counts)
 	if killed >= 0 {
 		if err := s.mounts[killed].mount(ctx); err != nil {
 			return err
@@ -110,97 +136,68 @@ func (s *twoMounts) round(ctx context.Context) error {
 	return s.reckon(ctx, files, killed)
 }
 
-// cutCompletes breaks the connection of every third Complete before it is carried out
-// and, if lost, of every third afterwards.
-func (s *twoMounts) cutCompletes(lost bool) *sync.Mutex {
-	var mu sync.Mutex
-	random := s.random.Uint64()
-	next := func() uint64 { // xorshift: the rig's own source is its goroutine's
-		random ^= random << 13
-		random ^= random >> 7
-		random ^= random << 17
-		return random
-	}
-	s.set(func(p local.Point) *local.Fault {
-		if p.Op != local.OpComplete || p.Stage == local.StageBody || p.Stage == local.StageDone && !lost {
-			return nil
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		if next()%3 != 0 {
-			return nil
-		}
-		if p.Stage == local.StageDone {
-			s.cut.after++
-		} else {
-			s.cut.before++
-		}
-		return &local.Fault{Reset: true}
-	})
-	return &mu
-}
-
 func (s *twoMounts) reckon(ctx context.Context, files []*written, killed int) error {
 	left := map[*daemon]map[string]file{}
 	for _, d := range s.mounts {
 		var err error
-		if left[d], err = settled(ctx, d); err != nil {
+		if left[d], err = s.settled(ctx, d); err != nil {
 			return err
 		}
 	}
-	ids := map[string]*written{}
+	ids := map[string]bool{}
 	var errs []error
 	for _, w := range files {
-		sum := digest(sha256.Sum256(w.content))
 		f, unfinished := left[w.d][w.path]
-		switch {
-		case unfinished && f.State == "failed":
-			// It may be at the API: nothing tells, and the message has to say so.
-			s.sum.counts["failed, naming candidates"]++
-			s.doubles[sum] = true
-			if !strings.Contains(f.Error, "file-") {
-				errs = append(errs, fmt.Errorf("%s failed, and no File is named: %s", w.path, f.Error))
-			}
-			if w.err == nil {
-				errs = append(errs, fmt.Errorf("wrong: %s was closed with success, and has failed", w.path))
-			}
-			continue
-		case unfinished: // interrupted
-			s.sum.counts["interrupted"]++
-			if w.err == nil || killed < 0 || w.d != s.mounts[killed] {
-				errs = append(errs, fmt.Errorf("wrong: %s is interrupted, and its daemon was not killed: %s", w.path, f.Error))
-			}
-			continue
-		}
-		if w.err != nil && (killed < 0 || w.d != s.mounts[killed]) {
-			errs = append(errs, fmt.Errorf("wrong: %s is completed, and its program failed: %w", w.path, w.err))
-		}
-		got, err := s.sameAsFile(w.d, w.path)
-		if errors.Is(err, os.ErrNotExist) && w.err != nil {
-			s.sum.counts["never made"]++
-			continue
-		}
-		if err != nil {
-			if w.err != nil && len(w.content) > 0 { // an empty file has no File
-				s.sum.counts["never written"]++
-				continue
-			}
-			errs = append(errs, err)
-			continue
-		}
-		if got != sum && w.err == nil {
-			errs = append(errs, fmt.Errorf("wrong: %s does not hold what was written to it", w.path))
-		}
-		id, err := w.d.attr(w.path, "file_id")
-		if other := ids[id]; other != nil {
+		id, err := s.judge(w, f, unfinished, killed >= 0 && w.d == s.mounts[killed])
+		if id != "" && ids[id] {
 			err = errors.Join(err, fmt.Errorf("foreign: %s of both mounts has File %s", w.path, id))
 		}
-		ids[id] = w
-		s.sum.counts["completed"]++
+		ids[id] = true
 		errs = append(errs, err)
 	}
 	for _, d := range s.mounts {
 		errs = append(errs, removeAll(d))
 	}
 	return errors.Join(errs...)
+}
+
+// judge says what is wrong with a file, which status calls f if it is unfinished, and
+// returns the ID of its File. killed says that its daemon was killed in this round.
+func (s *twoMounts) judge(w *written, f file, unfinished, killed bool) (id string, err error) {
+	counts := s.sum.counts
+	switch {
+	case unfinished && f.State == "failed":
+		// It may be at the API: nothing tells, and the message has to say so.
+		counts["failed, naming candidates"]++
+		s.doubles[sha256.Sum256(w.content)] = true
+		if !strings.Contains(f.Error, "file-") {
+			err = fmt.Errorf("%s failed, and no File is named: %s", w.path, f.Error)
+		}
+		if w.err == nil {
+			err = errors.Join(err, fmt.Errorf("wrong: %s was closed with success, and has failed", w.path))
+		}
+		return "", err
+	case unfinished: // interrupted
+		counts["interrupted"]++
+		if w.err == nil || !killed {
+			err = fmt.Errorf("wrong: %s is interrupted, and its daemon was not killed: %s", w.path, f.Error)
+		}
+		return "", err
+	case w.err != nil && killed:
+		// The program may have come no further than to the name, or not even there.
+		fi, err := os.Stat(filepath.Join(w.d.tree(), w.path))
+		if errors.Is(err, os.ErrNotExist) || err == nil && fi.Size() == 0 {
+			counts["never written"]++
+			return "", nil
+		}
+	case w.err != nil:
+		err = fmt.Errorf("wrong: %s is completed, and its program failed: %w", w.path, w.err)
+	}
+	counts["completed"]++
+	got, differs := s.sameAsFile(w.d, w.path)
+	if differs == nil && w.err == nil && got != sha256.Sum256(w.content) {
+		differs = fmt.Errorf("wrong: %s does not hold what was written to it", w.path)
+	}
+	id, noID := w.d.attr(w.path, "file_id")
+	return id, errors.Join(err, differs, noID)
 }

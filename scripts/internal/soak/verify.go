@@ -141,16 +141,22 @@ func (l *loop) verifyRetried() error {
 		if sum == digest(sha256.Sum256(nil)) {
 			return
 		}
-		id, err := l.daemon.attr(path, "file_id")
-		if err == nil {
-			var got digest
-			if got, err = fileDigest(l.api, id); err == nil && got != sum {
-				err = fmt.Errorf("wrong: %s is not what its File %s is", path, id)
-			}
-		}
-		errs = append(errs, err)
+		errs = append(errs, compareFile(l.api, l.daemon, path, sum))
 	})
 	return errors.Join(append(errs, err)...)
+}
+
+// compareFile compares a completed file, whose content has this digest, with its File.
+func compareFile(api *local.Server, d *daemon, path string, sum digest) error {
+	id, err := d.attr(path, "file_id")
+	if err != nil {
+		return err
+	}
+	got, err := fileDigest(api, id)
+	if err == nil && got != sum {
+		err = fmt.Errorf("wrong: %s is not what its File %s is", path, id)
+	}
+	return err
 }
 
 // walk visits each file of the tree.

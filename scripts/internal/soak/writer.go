@@ -89,10 +89,15 @@ func (w *writer) content() []byte {
 	case n < 5:
 		size = 1 + w.random.IntN(2<<20)
 	}
+	return randomBytes(w.random, size)
+}
+
+// randomBytes are size bytes that no other file has.
+func randomBytes(random *rand.Rand, size int) []byte {
 	content := make([]byte, size)
 	var seed [32]byte
 	for i := range seed {
-		seed[i] = byte(w.random.Uint32())
+		seed[i] = byte(random.Uint32())
 	}
 	rand.NewChaCha8(seed).Read(content)
 	return content
