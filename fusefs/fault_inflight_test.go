@@ -13,8 +13,9 @@ import (
 	"uploadfs/uploader/api/local"
 )
 
-// heldComplete holds every Complete at a stage until it is opened.
-type heldComplete struct {
+// heldCall holds every call of one kind at a stage until it is opened.
+type heldCall struct {
+	op      local.Op
 	stage   local.Stage
 	lost    bool // its answer is dropped when the gate opens; later ones are answered
 	reached chan struct{}
@@ -22,16 +23,20 @@ type heldComplete struct {
 	open    func()
 }
 
-func (s *stack) holdComplete(stage local.Stage, lost bool) *heldComplete {
-	h := &heldComplete{stage: stage, lost: lost, reached: make(chan struct{}, 100), gate: make(chan struct{})}
+func (s *stack) holdComplete(stage local.Stage, lost bool) *heldCall {
+	return s.hold(local.OpComplete, stage, lost)
+}
+
+func (s *stack) hold(op local.Op, stage local.Stage, lost bool) *heldCall {
+	h := &heldCall{op: op, stage: stage, lost: lost, reached: make(chan struct{}, 100), gate: make(chan struct{})}
 	h.open = sync.OnceFunc(func() { close(h.gate) })
 	s.API.SetIntercept(h.intercept)
 	s.t.Cleanup(h.open)
 	return h
 }
 
-func (h *heldComplete) intercept(p local.Point) *local.Fault {
-	if p.Op != local.OpComplete || p.Stage != h.stage {
+func (h *heldCall) intercept(p local.Point) *local.Fault {
+	if p.Op != h.op || p.Stage != h.stage {
 		return nil
 	}
 	select {
@@ -122,6 +127,36 @@ func TestCompleteIsNotCutOff(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestCreateIsNotCutOff changes or removes a file while Create is under way. Its
+// Upload is used or cancelled: none is left to expire.
+func TestCreateIsNotCutOff(t *testing.T) {
+	for how, c := range meanwhile {
+		t.Run(how, func(t *testing.T) {
+			s := newStack(t, stackOptions{})
+			h := s.hold(local.OpCreate, local.StageDone, false)
+			first := s.start(writeF)
+			<-h.reached
+			changed := make(chan struct{})
+			go func() {
+				defer close(changed)
+				out, err := s.sh(c.script)
+				if err != nil {
+					t.Errorf("%s: %v", out, err)
+				}
+			}()
+			require.Eventually(t, func() bool { return s.changedSince(t, "f", "1") }, patience, 5*time.Millisecond)
+			h.open()
+			first.expect("closed")
+			require.NoError(t, first.wait())
+			<-changed
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			defer cancel()
+			require.Empty(t, s.Up.Drain(ctx))
+			require.Eventually(t, func() bool { return s.pending() == 0 }, patience, 5*time.Millisecond, "an Upload is left to expire")
+		})
 	}
 }
 

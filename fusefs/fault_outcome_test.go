@@ -127,7 +127,9 @@ func TestLostAnswersOfNamesakes(t *testing.T) {
 // TestLostAnswerWithTwoCandidates: another client makes a File that looks the same.
 // The daemon cannot tell which is ours, until one of them is deleted.
 func TestLostAnswerWithTwoCandidates(t *testing.T) {
-	s := newStack(t, stackOptions{})
+	// Its clock stands still: a File of an earlier second is no candidate.
+	now := time.Now()
+	s := newStack(t, stackOptions{API: local.Options{Now: func() time.Time { return now }}})
 	theirs := s.foreign("f", []byte("theirs"))
 	s.loseAnswer()
 	out, err := s.sh(`printf ours.. | dd of=f status=none`)

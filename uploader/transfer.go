@@ -39,7 +39,8 @@ type transfer struct {
 	feeding     bool // the feeder is at work
 	inflight    int
 	calls       sync.WaitGroup // the feeder, every part under way, and Complete
-	completing  bool           // Complete is under way: nothing but the daemon's end cuts it off
+	declaring   bool           // Create is under way: nothing but the daemon's end cuts it off
+	completing  bool           // the same of Complete
 	mayBeDone   bool           // a Complete whose outcome is not known may have made a File of it
 	done        bool           // the API has made a File of it
 	lastErr     error          // of the last attempt, if it failed and will be repeated
@@ -111,13 +112,13 @@ func (s *session) dropTransfer(why error) {
 	})
 }
 
-// end stops whatever the transfer is doing, but for a Complete: without its answer,
-// no record could name the File that comes of it.
+// end stops whatever the transfer is doing, but for a Create or Complete: without its
+// answer, nothing could cancel the Upload or name the File that comes of it.
 func (x *transfer) end(why error) {
 	if x.err == nil {
 		x.err = why
 	}
-	if !x.completing {
+	if !x.declaring && !x.completing {
 		x.giveUp(why)
 	}
 	if x.expiry != nil {
@@ -250,19 +251,29 @@ func (s *session) declare(x *transfer) error {
 	if err := s.u.acquire(x.ctx); err != nil {
 		return err
 	}
-	created := time.Now().Add(-clockSkew) // unless the API says it
-	up, err := s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
-	if !up.CreatedAt.IsZero() {
-		created = up.CreatedAt
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if x.err != nil {
+		s.u.freeSlot()
+		return x.err
 	}
-	s.u.freeSlot()
+	created := time.Now().Add(-clockSkew) // unless the API says it
+	x.declaring = true
+	var up api.Upload
+	var err error
+	s.unlocked(func() {
+		up, err = s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
+		s.u.freeSlot()
+	})
+	x.declaring = false
 	if err != nil {
 		return causeOf(x.ctx, err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if !up.CreatedAt.IsZero() {
+		created = up.CreatedAt
+	}
 	x.declared(spec, up, created)
-	if s.xfer != x {
+	if x.err != nil {
 		return x.err // given up meanwhile; dropTransfer cancels it
 	}
 	s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = spec, up, created
@@ -346,12 +357,15 @@ func (s *session) noted(ctx context.Context, x *transfer) context.Context {
 	})
 }
 
-// noteAttempt takes in that an attempt failed with err and will be repeated. A
-// Complete that was given up and has certainly done nothing ends here: until the
-// next attempt nothing is under way.
+// noteAttempt takes in that an attempt failed with err and will be repeated. The
+// Create of a transfer that was given up ends here, and so does a Complete that has
+// certainly done nothing: until the next attempt nothing is under way.
 func (x *transfer) noteAttempt(err error) {
 	switch {
-	case err == nil || !x.completing:
+	case err == nil:
+	case x.declaring && x.err != nil:
+		x.giveUp(x.err)
+	case !x.completing:
 	case errors.Is(err, api.ErrOutcomeUnknown):
 		x.mayBeDone = true
 	case x.err != nil && !x.mayBeDone:
