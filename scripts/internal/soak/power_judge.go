@@ -76,7 +76,7 @@ func (p *power) judge(ctx context.Context, f *program, found []leftFile, left ma
 		u, unfinished := left[l.path]
 		if f.safe > unsafe && l.sum == f.sum() {
 			safe = true
-			if f.safe == recorded && unfinished {
+			if f.safe == recorded && unfinished && u.State == "interrupted" {
 				complain("lost: %s was recorded as on the disk, and is %s: %s", l.path, u.State, u.Error)
 			}
 		}
@@ -99,7 +99,11 @@ func (p *power) judge(ctx context.Context, f *program, found []leftFile, left ma
 // says of it where it is unfinished.
 func (p *power) judgeFile(ctx context.Context, f *program, l leftFile, u file, unfinished bool) (what string, err error) {
 	if unfinished && u.State == "failed" {
-		return "failed", fmt.Errorf("wrong: %s has failed: %s", l.path, u.Error)
+		// The outcome of a Complete cannot be told, and the message has to name the File.
+		if id := p.holder[l.sum]; !strings.Contains(u.Error, "file-") || !strings.Contains(u.Error, id) {
+			err = fmt.Errorf("wrong: %s has failed, and its File %s is not named: %s", l.path, id, u.Error)
+		}
+		return "failed, naming candidates", err
 	}
 	if unfinished {
 		return "interrupted", nil

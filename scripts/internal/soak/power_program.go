@@ -428,8 +428,8 @@ func (f *program) removeOpen() error {
 	return f.failed(file.Close())
 }
 
-// keepMapping stores into the file after the close, through a mapping that lives until
-// the power is cut. No close speaks of that.
+// keepMapping stores into the file through a mapping that lives until the power is cut.
+// Either no close speaks of that, or the last one may: the daemon hears of it late.
 func (f *program) keepMapping() error {
 	if f.holds == nil {
 		if err := f.create(); err != nil {
@@ -439,19 +439,31 @@ func (f *program) keepMapping() error {
 	if err := f.m.over(); err != nil {
 		return err
 	}
-	size, path := len(f.holds), f.path
-	file, err := os.OpenFile(f.at(path), os.O_RDWR, 0)
+	content := bytes.Clone(f.holds)
+	file, err := os.OpenFile(f.at(f.path), os.O_RDWR, 0)
 	if err != nil {
 		return f.failed(err)
 	}
-	mapping, err := unix.Mmap(int(file.Fd()), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err := errors.Join(err, file.Close()); err != nil {
+	defer file.Close()
+	mapping, err := unix.Mmap(int(file.Fd()), 0, len(content), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
 		return f.failed(err)
 	}
 	defer unix.Munmap(mapping)
+	closes := f.random.IntN(2) == 0
+	if closes {
+		if err := file.Close(); err != nil {
+			return f.failed(err)
+		}
+	}
 	f.change()
 	for range 1 + f.random.IntN(3) {
-		if err := f.store(mapping[f.random.IntN(size):], []byte{byte(f.random.Uint32())}); err != nil {
+		at := f.random.IntN(len(content))
+		content[at]++
+		if closes {
+			f.speak(content)
+		}
+		if err := f.store(mapping[at:], content[at:at+1]); err != nil {
 			return err
 		}
 		if err := f.m.pass(mapped); err != nil {
