@@ -315,7 +315,8 @@ func (s *session) completeUpload(t *target, md5 string) error {
 	x.calls.Add(1)
 	x.completing, x.mayBeDone, s.commits.completing = true, before, true
 	var file api.File
-	s.unlocked(func() { file, err = s.callComplete(x, md5, before) })
+	durable := s.rec.Durable != (backing.Stamp{})
+	s.unlocked(func() { file, err = s.callComplete(x, md5, before, durable) })
 	x.completing, s.commits.completing = false, false
 	x.done, x.mayBeDone = err == nil, errors.Is(err, api.ErrOutcomeUnknown)
 	x.calls.Done()
@@ -372,9 +373,17 @@ func (s *session) takeTurn(x *transfer) (end func(), err error) {
 }
 
 // callComplete calls Complete; repeated says that an earlier call may have been
-// carried out. It frees the slot. mu is not held.
-func (s *session) callComplete(x *transfer, md5 string, repeated bool) (api.File, error) {
+// carried out, durable that the content is recorded as on the disk. It frees the slot.
+// mu is not held.
+func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool) (api.File, error) {
 	defer s.u.freeSlot()
+	if durable && !repeated {
+		// After a power cut the next mount goes on with this content. It would make
+		// a second File of it if it did not know that there may be one.
+		if err := s.u.journal.Flush(); err != nil {
+			return api.File{}, err
+		}
+	}
 	ids := make([]string, len(x.parts))
 	for i, p := range x.parts {
 		ids[i] = p.id

@@ -131,6 +131,7 @@ func (s *session) makeDurable() (recorded bool) {
 	}
 	s.rec.Durable = on
 	s.save()
+	s.u.log.Debug("on the disk", "path", s.rec.Path)
 	return true
 }
 

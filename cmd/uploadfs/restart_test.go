@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/uploader/api/local"
 	"uploadfs/uploader/journal"
 	"uploadfs/uploader/state"
 )
@@ -375,6 +376,40 @@ func TestWhatIsOnTheDiskSurvivesAPowerCut(t *testing.T) {
 	b.flushJournal()
 	d.cutPower(withoutJournal)
 	release()
+	b.mount(args...)
+	b.ok("wait", filepath.Join(b.point, "f"))
+	server.one(b, "f", content)
+	b.ok("unmount", b.point)
+}
+
+// What is on the disk goes on after a power cut, and must not become a second File where
+// the first Complete was carried out.
+func TestAPowerCutMakesNoSecondFile(t *testing.T) {
+	b := newBox(t, users()[0])
+	d := newDisk(b)
+	server := newAPI(t)
+	server.use(b)
+	started, release := server.block(t)
+	args := []string{"--close", "background", "--drain-timeout", "10ms"}
+	b.mount(args...)
+	content := b.input("in", 300_000)
+	b.shOK(`cp in "$M/f"`)
+	<-started
+	b.terminate()
+	release()
+	completed, cut := make(chan struct{}, 1), make(chan struct{})
+	server.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpComplete && p.Stage == local.StageDone {
+			completed <- struct{}{}
+			<-cut
+			server.SetIntercept(nil)
+		}
+		return nil
+	})
+	b.mount(args...)
+	<-completed
+	d.cutPower(withoutJournal)
+	close(cut)
 	b.mount(args...)
 	b.ok("wait", filepath.Join(b.point, "f"))
 	server.one(b, "f", content)

@@ -1,5 +1,11 @@
 package journal
 
+import (
+	"os"
+
+	"uploadfs/uploader/api"
+)
+
 // walWrites is how many records go into the write-ahead log until it is brought
 // to the database even unasked: an outage writes many, and completes
 // nothing.
@@ -12,6 +18,21 @@ func (j *Journal) Sync() {
 	case j.wake <- struct{}{}:
 	default: // one is already asked for
 	}
+}
+
+// Flush brings the records so far to the disk, and returns when they are there. A
+// record is in the log until a checkpoint has brought it to the database, and that
+// waits for the disk.
+func (j *Journal) Flush() error {
+	log, err := os.Open(j.walName)
+	if err != nil {
+		return api.LocalError("journal", err)
+	}
+	defer log.Close()
+	if err := log.Sync(); err != nil {
+		return api.LocalError("journal", err)
+	}
+	return nil
 }
 
 // walPages of 4 KiB are 32 MiB, about 2,000 records.

@@ -37,6 +37,8 @@ type Journal struct {
 	check *sql.DB // the syncer's: a checkpoint waits for the disk, and a writer must not wait for it
 	log   *slog.Logger
 
+	walName string // of the write-ahead log
+
 	writes  atomic.Int64 // since Open
 	longest int          // the write-ahead log may become, in pages, before writers have to wait
 
@@ -54,7 +56,7 @@ func Open(dir string, log *slog.Logger) (*Journal, error) {
 	// by a commit that a write is waiting for.
 	dsn := "file:" + strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(name) +
 		"?_pragma=busy_timeout(10000)&_pragma=synchronous(NORMAL)&_pragma=wal_autocheckpoint(0)"
-	j := &Journal{log: log, longest: walPages, wake: make(chan struct{}, 1)}
+	j := &Journal{log: log, walName: name + "-wal", longest: walPages, wake: make(chan struct{}, 1)}
 	// A transaction that reads first could not begin to write after another
 	// process has written meanwhile, so it is a writer from its start.
 	if j.write, err = sql.Open("sqlite", dsn+"&_txlock=immediate"); err != nil {

@@ -23,6 +23,7 @@ import (
 // daemon is the mount, through all its daemons' lives.
 type daemon struct {
 	binary, dir, path string
+	state             string // the state directory
 	env               []string
 	flags             []string // of mount, further ones
 }
@@ -31,12 +32,11 @@ const apiKey = "sk-soak"
 
 func newDaemon(o options, url string, flags ...string) *daemon {
 	env := append(os.Environ(), "OPENAI_BASE_URL="+url, "OPENAI_API_KEY="+apiKey)
-	return &daemon{o.binary, o.dir, o.path, env, flags}
+	return &daemon{o.binary, o.dir, o.path, filepath.Join(o.dir, "state"), env, flags}
 }
 
 func (d *daemon) point() string { return filepath.Join(d.dir, "up") }
-func (d *daemon) state() string { return filepath.Join(d.dir, "state") }
-func (d *daemon) tree() string  { return filepath.Join(d.dir, "state", "tree") }
+func (d *daemon) tree() string  { return filepath.Join(d.state, "tree") }
 
 // command runs a subcommand, and returns what it printed.
 func (d *daemon) command(ctx context.Context, args ...string) ([]byte, error) {
@@ -53,7 +53,7 @@ func (d *daemon) command(ctx context.Context, args ...string) ([]byte, error) {
 }
 
 func (d *daemon) mount(ctx context.Context) error {
-	args := append([]string{"mount", "--state-dir", d.state(), "--part-size", "8MiB", "--write-path", d.path}, d.flags...)
+	args := append([]string{"mount", "--state-dir", d.state, "--part-size", "8MiB", "--write-path", d.path}, d.flags...)
 	_, err := d.command(ctx, append(args, d.point())...)
 	return err
 }
@@ -124,15 +124,25 @@ func (d *daemon) kill() error { return d.signal(syscall.SIGKILL) }
 
 // signal sends the daemon a signal that ends it, and returns when it is gone.
 func (d *daemon) signal(signal syscall.Signal) error {
-	text, err := os.ReadFile(filepath.Join(d.state(), "lock"))
+	pid, err := d.pid()
 	if err != nil {
 		return err
+	}
+	return end(pid, signal)
+}
+
+// pid is that of the daemon, which holds the lock.
+func (d *daemon) pid() (int, error) {
+	text, err := os.ReadFile(filepath.Join(d.state, "lock"))
+	if err != nil {
+		return 0, err
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
-	pid, err := strconv.Atoi(first)
-	if err != nil {
-		return err
-	}
+	return strconv.Atoi(first)
+}
+
+// end sends a process a signal that ends it, and returns when it is gone.
+func end(pid int, signal syscall.Signal) error {
 	for {
 		err := syscall.Kill(pid, signal)
 		if errors.Is(err, syscall.ESRCH) {

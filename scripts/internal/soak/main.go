@@ -38,12 +38,18 @@ func main() {
 	flag.StringVar(&o.binary, "binary", "bin/uploadfs", "the `COMMAND` to test")
 	flag.StringVar(&o.dir, "dir", "", "an empty `DIR` to work in; kept if anything goes wrong")
 	flag.StringVar(&o.path, "write-path", "auto", "as mount's --write-path")
-	flag.StringVar(&o.mode, "mode", "kill", "what goes wrong in each round: kill, outlive or two-mounts")
+	flag.StringVar(&o.mode, "mode", "kill", "what goes wrong in each round: kill, outlive, power or two-mounts")
 	flag.IntVar(&o.rounds, "rounds", 50, "how often it goes wrong")
 	flag.DurationVar(&o.length, "for", 0, "begin no round later than this after the start; with -mode other than kill")
 	flag.IntVar(&o.writers, "writers", 4, "how many programs write at once")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "repeat a run that had this seed")
 	flag.Parse()
+	if o.mode == "power" && cannotCutPower() == nil {
+		if err := enterNamespace(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	var sum fmt.Stringer

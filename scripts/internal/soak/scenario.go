@@ -33,6 +33,7 @@ type scenario interface {
 // scenarios are the modes but kill, which is a [loop].
 var scenarios = map[string]func(*rig) scenario{
 	"outlive":    func(r *rig) scenario { return &outlive{rig: r} },
+	"power":      func(r *rig) scenario { return &power{rig: r} },
 	"two-mounts": func(r *rig) scenario { return &twoMounts{rig: r} },
 }
 
@@ -83,7 +84,7 @@ func (s scenarioSummary) String() string {
 func runScenario(ctx context.Context, o options) (sum scenarioSummary, err error) {
 	newScenario, ok := scenarios[o.mode]
 	if !ok {
-		return sum, fmt.Errorf("there is no mode %q: use kill, outlive or two-mounts", o.mode)
+		return sum, fmt.Errorf("there is no mode %q: use kill, outlive, power or two-mounts", o.mode)
 	}
 	r := &rig{
 		options: o, random: rand.New(rand.NewPCG(o.seed, 1)),
