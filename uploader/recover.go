@@ -280,8 +280,14 @@ func (u *Uploader) lookForWriter(known *facts, r *journal.Record, f *found) erro
 	return nil
 }
 
-// compareSent compares a file with the CRCs of the parts that the API has of it.
+// compareSent compares a file with the CRCs of the parts that the API has of it. Where
+// the last close was of another content than these parts, a power cut may have brought
+// their content back. So they prove the whole only from Complete on: before the call,
+// all of them have been compared with the content of the close.
 func (u *Uploader) compareSent(r *journal.Record, f found) (sentFact, error) {
+	if r.Upload.ID == "" {
+		return sentNothing, nil // the parts are of an earlier content
+	}
 	parts, err := u.journal.Parts(r.Key)
 	if err != nil || len(parts) == 0 {
 		return sentNothing, err
@@ -292,6 +298,9 @@ func (u *Uploader) compareSent(r *journal.Record, f found) (sentFact, error) {
 	}
 	defer file.Close()
 	sent, err := compareParts(u.ctx, file, parts, r.Size)
+	if sent == sentAll && r.State != state.Completed && !r.Completing {
+		sent = sentSome
+	}
 	return sent, u.unreadable(f.path, err)
 }
 
