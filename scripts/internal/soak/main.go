@@ -14,6 +14,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"syscall"
@@ -40,10 +41,15 @@ func main() {
 	flag.StringVar(&o.path, "write-path", "auto", "as mount's --write-path")
 	flag.StringVar(&o.mode, "mode", "kill", "what goes wrong in each round: kill, outlive, power or two-mounts")
 	flag.IntVar(&o.rounds, "rounds", 50, "how often it goes wrong")
-	flag.DurationVar(&o.length, "for", 0, "begin no round later than this after the start; with -mode other than kill")
+	flag.DurationVar(&o.length, "for", 0, "for how long it goes wrong, instead of or beside -rounds; with -mode other than kill")
 	flag.IntVar(&o.writers, "writers", 4, "how many programs write at once")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "repeat a run that had this seed")
 	flag.Parse()
+	given := map[string]bool{}
+	flag.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	if o.length > 0 && !given["rounds"] {
+		o.rounds = math.MaxInt
+	}
 	if o.mode == "power" && cannotCutPower() == nil {
 		if err := enterNamespace(); err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,17 @@ import (
 
 	"github.com/stretchr/testify/require"
 )
+
+// TestMain runs the tests in a mount namespace of their own, where they can cut the power.
+func TestMain(m *testing.M) {
+	if cannotCutPower() == nil {
+		if err := enterNamespace(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
 
 // soakDir makes a directory with the command in it, which is removed after the test.
 func soakDir(t *testing.T) (dir, binary string) {
@@ -44,17 +56,24 @@ func TestShortRun(t *testing.T) {
 	require.Positive(t, sum.results)
 }
 
-// TestScenarios runs each other mode for two rounds.
+// TestScenarios runs each other mode for a few rounds.
 func TestScenarios(t *testing.T) {
 	dir, binary := soakDir(t)
 	for mode := range scenarios {
 		t.Run(mode, func(t *testing.T) {
+			rounds := 2
+			if mode == "power" {
+				if err := cannotCutPower(); err != nil {
+					t.Skip(err)
+				}
+				rounds = 5
+			}
 			work := filepath.Join(dir, mode)
 			require.NoError(t, os.Mkdir(work, 0o755))
-			sum, err := runScenario(t.Context(), options{binary: binary, dir: work, path: "auto", mode: mode, rounds: 2, seed: 1, log: t.Logf})
+			sum, err := runScenario(t.Context(), options{binary: binary, dir: work, path: "auto", mode: mode, rounds: rounds, seed: 1, log: t.Logf})
 			t.Log(sum)
 			require.NoError(t, err)
-			require.Equal(t, 2, sum.rounds)
+			require.Equal(t, rounds, sum.rounds)
 			require.True(t, sum.whole)
 			require.Positive(t, sum.files)
 		})
