@@ -106,7 +106,7 @@ func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, sys
 		return 0, errnoOf(err)
 	}
 	_, err := h.writer.Write(off, data, func() (int64, error) {
-		if off+int64(len(data)) > api.MaxUpload {
+		if tooLarge(h.writer, off+int64(len(data))) {
 			return 0, unix.EFBIG
 		}
 		done := 0
@@ -165,7 +165,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	}
 	start, length := int64(off), int64(size)
 	end := start + length
-	if mode&keep == 0 && end > api.MaxUpload {
+	if mode&keep == 0 && tooLarge(h.writer, end) {
 		return syscall.EFBIG
 	}
 	st, err := statAt(h.fd, "")
@@ -224,11 +224,13 @@ func (n *node) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64
 		return 0, syscall.EBADF
 	}
 	r, w := int64(offIn), int64(offOut)
-	if w >= api.MaxUpload {
+	if tooLarge(to.writer, w+1) {
 		return 0, syscall.EFBIG
 	}
-	// The answer has 32 bits.
-	length := min(int64(size), 1<<30, api.MaxUpload-w)
+	length := min(int64(size), 1<<30) // the answer has 32 bits
+	if tooLarge(to.writer, w+length) {
+		length = api.MaxUpload - w
+	}
 	done, err := to.writer.Change(w, length, func() (int64, error) {
 		size, err := retryEINTR(func() (int, error) {
 			return unix.CopyFileRange(from.fd, &r, to.fd, &w, int(length), int(flags))

@@ -199,7 +199,7 @@ func (n *node) resize(p pathFD, h *handle, size int64) error {
 // resizeFile changes the size of the backing file fd. EFBIG refuses a size that the
 // API does not take. A file that is emptied is written anew from here on.
 func (n *node) resizeFile(w *uploader.Writer, fd int, size int64) error {
-	if size > api.MaxUpload {
+	if tooLarge(w, size) {
 		return unix.EFBIG
 	}
 	err := w.Resize(size, func() error {
@@ -210,6 +210,10 @@ func (n *node) resizeFile(w *uploader.Writer, fd int, size int64) error {
 	}
 	return err
 }
+
+// tooLarge reports whether a file of this size could not be sent. One with an excluded
+// name never is: only the disk bounds it.
+func tooLarge(w *uploader.Writer, size int64) bool { return size > api.MaxUpload && !w.Excluded() }
 
 // orKeep returns id, or -1, which leaves an owner as it is.
 func orKeep(id uint32, set bool) int {
