@@ -58,6 +58,7 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint
 			w.SetPredictor(predictor)
 		}
 		h.writer = w
+		n.root.written.add(n)
 	}
 	n.addFile(f)
 	n.root.handles.add(h)
@@ -78,32 +79,11 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 	return fuse.ReadResultFd(uintptr(h.fd), off, len(dest)), 0
 }
 
-// dropSetID clears set-id bits before a WRITE with O_DIRECT in passthrough. Before
-// other writes the kernel sends a SETATTR for that. Here it marks the request
-// instead, which go-fuse does not show, so the bits go for every caller but root.
-func (h *handle) dropSetID(ctx context.Context) error {
-	if h.readOnly == nil {
-		return nil // write-back: the kernel has sent the SETATTR
-	}
-	if caller, ok := fuse.FromContext(ctx); ok && caller.Uid == 0 {
-		return nil
-	}
-	p, err := pathFDOf(h.file)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	return h.node.dropSetID(p)
-}
-
 // Write writes all of data or fails: in write-back the kernel ignores a short
 // count, and the rest would be lost in silence.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
 	if h.writer == nil {
 		return 0, syscall.EBADF
-	}
-	if err := h.dropSetID(ctx); err != nil {
-		return 0, errnoOf(err)
 	}
 	_, err := h.writer.Write(off, data, func() (int64, error) {
 		if tooLarge(h.writer, off+int64(len(data))) {

@@ -17,6 +17,9 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	if h.writer == nil {
 		return 0
 	}
+	if h.readOnly != nil {
+		h.node.invalidateAttr() // a store through a mapping has set the mtime
+	}
 	tid := callerPid(ctx)
 	facts := h.node.root.callers.closeFacts(tid, h)
 	action := decideClose(facts)

@@ -173,7 +173,11 @@ func (n *node) dropSetID(p pathFD) error {
 	if mode == st.perm() {
 		return nil
 	}
-	return p.chmod(mode)
+	if err := p.chmod(mode); err != nil {
+		return err
+	}
+	n.invalidateAttr() // before a WRITE no answer says so
+	return nil
 }
 
 // resize is ftruncate(2), also the one that the kernel makes of O_TRUNC. Without a
