@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -26,7 +27,7 @@ type handle struct {
 	writable bool
 	number   uint64           // among the writers of the node
 	opener   opener           // if writable
-	exits    exitWatches      // of its FLUSHes
+	exits    sync.WaitGroup   // decisions about it that wait for the end of a program
 	writer   *uploader.Writer // nil unless writable
 }
 

@@ -45,7 +45,8 @@ func newRoot(o Options, path WritePath) (*root, error) {
 // node is an inode of the mount. The file's state is in the backing inode.
 type node struct {
 	fs.Inode
-	root *root
+	root  *root
+	exits exitWatches
 
 	mu    sync.Mutex // protects what follows, and the descriptors in files from being closed
 	files []*os.File // descriptors on the backing inode, of handles and open directories
