@@ -9,11 +9,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
 	"uploadfs/fusefs"
+	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 )
 
@@ -86,7 +88,7 @@ func TestPosixTruncate(t *testing.T) {
 }
 
 func TestPosixNothingGrowsBeyondTheLargestUpload(t *testing.T) {
-	m := newMount(t)
+	m := newNamingMount(t, uploader.NamePolicy{Hold: []string{"*"}, HoldFor: time.Hour})
 	name := join(m.dir, "f")
 	write(t, name, "x")
 	require.ErrorIs(t, os.Truncate(name, api.MaxUpload+1), syscall.EFBIG)
@@ -109,6 +111,50 @@ func TestPosixNothingGrowsBeyondTheLargestUpload(t *testing.T) {
 	require.ErrorIs(t, f.Sync(), syscall.EFBIG)
 	require.EqualValues(t, api.MaxUpload, lstat(t, join(m.tree, "f")).Size)
 	require.NoError(t, f.Truncate(1))
+}
+
+// TestPosixExcludedFilesGrowBeyondTheLargestUpload: a file that is never sent has no
+// limit but the disk's.
+func TestPosixExcludedFilesGrowBeyondTheLargestUpload(t *testing.T) {
+	m := newMount(t)
+	name := join(m.dir, "f")
+	write(t, name, "x")
+	require.NoError(t, os.Truncate(name, api.MaxUpload+1))
+
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	require.NoError(t, err)
+	size := func(want int64) {
+		t.Helper()
+		require.Equal(t, want, lstat(t, name).Size)
+		require.Equal(t, want, lstat(t, join(m.tree, "f")).Size)
+	}
+	const page = 4096
+	end := int64(api.MaxUpload)
+	_, err = f.WriteAt([]byte("end"), end)
+	require.NoError(t, err)
+	require.NoError(t, f.Sync())
+	size(end + 3)
+	require.NoError(t, unix.Fallocate(int(f.Fd()), 0, end+page, page))
+	size(end + 2*page)
+	require.NoError(t, f.Truncate(end+3*page))
+	size(end + 3*page)
+	from, to := end, end+3*page
+	n, err := unix.CopyFileRange(int(f.Fd()), &from, int(f.Fd()), &to, 3, 0)
+	require.NoError(t, err)
+	require.Equal(t, 3, n)
+	size(end + 3*page + 3)
+	from, to = 0, end-page // from below the limit to beyond it
+	n, err = unix.CopyFileRange(int(f.Fd()), &from, int(f.Fd()), &to, 2*page, 0)
+	require.NoError(t, err)
+	require.Equal(t, 2*page, n)
+	(*user)(nil).must(t, fmt.Sprintf("dd if=/dev/zero of=%s bs=%d count=1 seek=%d oflag=direct conv=notrunc status=none",
+		name, page, end/page+4))
+	size(end + 5*page)
+	got := make([]byte, 3)
+	_, err = f.ReadAt(got, end+3*page)
+	require.NoError(t, err)
+	require.Equal(t, "end", string(got))
+	require.NoError(t, f.Close())
 }
 
 func TestPosixFallocate(t *testing.T) {

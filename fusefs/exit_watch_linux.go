@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -19,41 +20,87 @@ const (
 	exitGrace = 2 * time.Second
 )
 
-// exitWatches are the decisions about a handle that wait for the end of a program.
-// One program has one at a time.
+// exitWatches are the decisions about a file that wait for the end of a program. One
+// program has one at a time for each handle.
 type exitWatches struct {
-	mu      sync.Mutex
-	running map[uint32]bool // by thread
-	wg      sync.WaitGroup
+	mu   sync.Mutex
+	list []*exitWatch // in the order of their first FLUSHes
 }
 
-func (w *exitWatches) pending() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.running) > 0
+// exitWatch is the decision about a program's FLUSHes of a handle.
+type exitWatch struct {
+	handle *handle
+	tid    uint32
+	end    ending
+	done   chan struct{} // closed when it is decided
+
+	facts closeFacts // of the last FLUSH; protected by exitWatches.mu
+	again bool       // a FLUSH came since the facts were read; the same
 }
 
-// wait returns when all have been decided. No other may begin.
-func (w *exitWatches) wait() { w.wg.Wait() }
-
-// start runs decide in the background unless there is a decision for the thread
-// already.
-func (w *exitWatches) start(tid uint32, decide func()) {
+// pending reports whether a decision about the handle has not been made.
+func (w *exitWatches) pending(h *handle) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.running[tid] {
-		return
+	return slices.ContainsFunc(w.list, func(o *exitWatch) bool { return o.handle == h })
+}
+
+// start adds a decision. One about the same program takes the facts instead: its last
+// FLUSH is the one that counts.
+func (w *exitWatches) start(watch *exitWatch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, o := range w.list {
+		if o.handle == watch.handle && o.tid == watch.tid && !o.end.within(0) {
+			o.facts, o.again = watch.facts, true
+			watch.end.close()
+			return
+		}
 	}
-	if w.running == nil {
-		w.running = map[uint32]bool{}
+	w.list = append(w.list, watch)
+	watch.handle.exits.Go(func() { watch.handle.decideEnding(watch) })
+}
+
+// read returns the facts of the last FLUSH.
+func (w *exitWatches) read(watch *exitWatch) closeFacts {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	watch.again = false
+	return watch.facts
+}
+
+// finish ends a decision. It reports false if that is not possible because a FLUSH
+// came since the facts were read.
+func (w *exitWatches) finish(watch *exitWatch) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if watch.again {
+		return false
 	}
-	w.running[tid] = true
-	w.wg.Go(func() {
-		decide()
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		delete(w.running, tid)
-	})
+	w.list = slices.DeleteFunc(w.list, func(o *exitWatch) bool { return o == watch })
+	watch.end.close()
+	close(watch.done)
+	return true
+}
+
+// settle waits for the decisions that began before this one, nil for all, and whose
+// programs have ended in a way that is known. So it does not wait for a program: a
+// helper that its opener has waited for is decided before the opener's next close.
+func (w *exitWatches) settle(before *exitWatch) {
+	w.mu.Lock()
+	var known []*exitWatch
+	for _, o := range w.list {
+		if o == before {
+			break
+		}
+		if o.end.known() {
+			known = append(known, o)
+		}
+	}
+	w.mu.Unlock()
+	for _, o := range known {
+		<-o.done
+	}
 }
 
 // decideLater decides a FLUSH of the thread tid when the thread has ended, and how is
@@ -65,23 +112,39 @@ func (h *handle) decideLater(tid uint32, f closeFacts) bool {
 	}
 	f.openerGoesOn() // as it is at the close, which is remembered
 	h.writer.SendFull()
-	h.exits.start(tid, func() {
-		defer end.close()
-		if f.exiting != yes && !end.within(exitGrace) {
-			return // it lives: RELEASE commits
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), exitPatience)
-		defer cancel()
-		status, err := end.status(ctx)
-		if err != nil {
-			h.apply(markInterrupted) // how it ended is unknown
+	h.node.exits.start(&exitWatch{handle: h, tid: tid, end: end, facts: f, done: make(chan struct{})})
+	return true
+}
+
+// decideEnding decides as often as FLUSHes ask for it.
+func (h *handle) decideEnding(watch *exitWatch) {
+	for {
+		h.decideEnded(watch)
+		if h.node.exits.finish(watch) {
 			return
 		}
-		f.dirty, f.half = h.writer.Dirty(), h.node.isHalf(h.number)
-		f.exiting, f.exit = yes, exitFact{known: true, status: status}
-		h.apply(decideClose(f))
-	})
-	return true
+	}
+}
+
+// decideEnded waits for the end of the program and carries out what its last FLUSH
+// means. If it lives, RELEASE commits.
+func (h *handle) decideEnded(watch *exitWatch) {
+	exits := &h.node.exits
+	if exits.read(watch).exiting != yes && !watch.end.within(exitGrace) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), exitPatience)
+	defer cancel()
+	status, err := watch.end.status(ctx)
+	if err != nil {
+		h.apply(markInterrupted) // how it ended is unknown
+		return
+	}
+	exits.settle(watch)
+	f := exits.read(watch)
+	f.dirty, f.half = h.writer.Dirty(), h.node.isHalf(h.number)
+	f.exiting, f.exit = yes, exitFact{known: true, status: status}
+	h.apply(decideClose(f))
 }
 
 // ending observes the end of a thread and of its process. A thread that ended before
@@ -110,6 +173,9 @@ func (e ending) close() {
 	e.thread.Close()
 	e.process.Close()
 }
+
+// known reports whether the parent has waited for both: then status does not wait.
+func (e ending) known() bool { return e.thread.Reaped() && e.process.Reaped() }
 
 // within reports whether the thread ends in that time.
 func (e ending) within(d time.Duration) bool {

@@ -28,7 +28,8 @@
 // # Locks
 //
 // nameLock.names is taken first, for the whole of a request that resolves names;
-// then node.mu, a leaf, for the list of a node's open descriptors. No request that
+// then node.mu, a leaf, for the list of a node's open descriptors. writtenNodes.mu is
+// another leaf, which the uploader takes under locks of its own. No request that
 // may wait for something beyond this machine's own disk holds nameLock.names.
 //
 // The daemon never touches its own mount, with one exception at the start: go-fuse

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -26,7 +27,7 @@ type handle struct {
 	writable bool
 	number   uint64           // among the writers of the node
 	opener   opener           // if writable
-	exits    exitWatches      // of its FLUSHes
+	exits    sync.WaitGroup   // decisions about it that wait for the end of a program
 	writer   *uploader.Writer // nil unless writable
 }
 
@@ -58,6 +59,7 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint
 			w.SetPredictor(predictor)
 		}
 		h.writer = w
+		n.root.written.add(n)
 	}
 	n.addFile(f)
 	n.root.handles.add(h)
@@ -78,35 +80,14 @@ func (h *handle) Read(ctx context.Context, dest []byte, off int64) (fuse.ReadRes
 	return fuse.ReadResultFd(uintptr(h.fd), off, len(dest)), 0
 }
 
-// dropSetID clears set-id bits before a WRITE with O_DIRECT in passthrough. Before
-// other writes the kernel sends a SETATTR for that. Here it marks the request
-// instead, which go-fuse does not show, so the bits go for every caller but root.
-func (h *handle) dropSetID(ctx context.Context) error {
-	if h.readOnly == nil {
-		return nil // write-back: the kernel has sent the SETATTR
-	}
-	if caller, ok := fuse.FromContext(ctx); ok && caller.Uid == 0 {
-		return nil
-	}
-	p, err := pathFDOf(h.file)
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	return h.node.dropSetID(p)
-}
-
 // Write writes all of data or fails: in write-back the kernel ignores a short
 // count, and the rest would be lost in silence.
 func (h *handle) Write(ctx context.Context, data []byte, off int64) (uint32, syscall.Errno) {
 	if h.writer == nil {
 		return 0, syscall.EBADF
 	}
-	if err := h.dropSetID(ctx); err != nil {
-		return 0, errnoOf(err)
-	}
 	_, err := h.writer.Write(off, data, func() (int64, error) {
-		if off+int64(len(data)) > api.MaxUpload {
+		if tooLarge(h.writer, off+int64(len(data))) {
 			return 0, unix.EFBIG
 		}
 		done := 0
@@ -165,7 +146,7 @@ func (h *handle) Allocate(ctx context.Context, off, size uint64, mode uint32) sy
 	}
 	start, length := int64(off), int64(size)
 	end := start + length
-	if mode&keep == 0 && end > api.MaxUpload {
+	if mode&keep == 0 && tooLarge(h.writer, end) {
 		return syscall.EFBIG
 	}
 	st, err := statAt(h.fd, "")
@@ -224,11 +205,13 @@ func (n *node) CopyFileRange(ctx context.Context, in fs.FileHandle, offIn uint64
 		return 0, syscall.EBADF
 	}
 	r, w := int64(offIn), int64(offOut)
-	if w >= api.MaxUpload {
+	if tooLarge(to.writer, w+1) {
 		return 0, syscall.EFBIG
 	}
-	// The answer has 32 bits.
-	length := min(int64(size), 1<<30, api.MaxUpload-w)
+	length := min(int64(size), 1<<30) // the answer has 32 bits
+	if tooLarge(to.writer, w+length) {
+		length = api.MaxUpload - w
+	}
 	done, err := to.writer.Change(w, length, func() (int64, error) {
 		size, err := retryEINTR(func() (int, error) {
 			return unix.CopyFileRange(from.fd, &r, to.fd, &w, int(length), int(flags))

@@ -17,6 +17,10 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	if h.writer == nil {
 		return 0
 	}
+	if h.readOnly != nil {
+		h.node.invalidateAttr() // a store through a mapping has set the mtime
+	}
+	h.node.exits.settle(nil)
 	tid := callerPid(ctx)
 	facts := h.node.root.callers.closeFacts(tid, h)
 	action := decideClose(facts)
@@ -103,9 +107,9 @@ func (h *handle) release() error {
 		h.opener.close()
 		return err
 	}
-	if h.exits.pending() {
+	if h.node.exits.pending(h) {
 		h.node.root.background.Go(func() {
-			h.exits.wait()
+			h.exits.Wait()
 			h.closeWriter()
 		})
 	} else {

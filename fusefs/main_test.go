@@ -123,9 +123,11 @@ func ownLeaks() error {
 
 // helpers are what subprocesses of tests do.
 var helpers = map[string]func(args []string) error{
-	"line":  lineHelper,
-	"mmap":  mmapHelper,
-	"serve": serveHelper,
+	"direct": directHelper,
+	"line":   lineHelper,
+	"mknod":  mknodHelper,
+	"mmap":   mmapHelper,
+	"serve":  serveHelper,
 }
 
 // helper runs one of helpers in a subprocess.

@@ -21,7 +21,7 @@ import (
 // does not exist. Only this mount changes the backing tree, so the kernel's copies
 // do not age. The bound is for an administrator who removes something in the state
 // directory by hand. The kernel never caches extended attributes.
-const cacheTime = time.Minute
+var cacheTime = time.Minute
 
 const (
 	maxWrite = 1 << 20 // bytes of one READ or WRITE: the most that Linux sends by default
@@ -117,7 +117,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 		fo.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 		fo.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
-	g := &nameLock{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
+	g := &nameLock{RawFileSystem: killPriv{fs.NewNodeFS(&node{root: root}, fo)}, root: root}
 	s := &Server{path: path, notes: &root.callers.notes, done: make(chan struct{})}
 	if s.fuse, err = connect(g, mountPoint, m.Dir, &fo.MountOptions); err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
@@ -172,8 +172,10 @@ func connect(g fuse.RawFileSystem, mountPoint string, dir *os.File, o *fuse.Moun
 // HANDLE_KILLPRIV_V2: without it the kernel asks for security.capability before
 // every single write, which costs a request each; the duty that comes with it is
 // in setattr. READDIRPLUS_AUTO: attributes come with a listing only when
-// the caller has shown that it wants them.
-const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
+// the caller has shown that it wants them. NO_EXPORT_SUPPORT (Linux 6.9): the daemon
+// finds no file by a number, so name_to_handle_at(2) returns no handle that
+// open_by_handle_at(2) could not open.
+const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_EXPORT_SUPPORT
 
 // resolve turns a path into the form of /proc/self/mountinfo: absolute and without
 // symlinks.

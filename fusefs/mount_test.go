@@ -4,6 +4,7 @@ package fusefs_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,9 +35,18 @@ type testMount struct {
 }
 
 // newMount mounts with these options of mount(8)'s -o: as root for all users, or
-// through fusermount3.
+// through fusermount3. Nothing is uploaded, because all names are excluded: these tests
+// are about files.
 func newMount(t *testing.T, options ...string) *testMount {
 	t.Helper()
+	return newNamingMount(t, uploader.NamePolicy{Exclude: []string{"*"}}, options...)
+}
+
+// newNamingMount is newMount with a policy by which no name is uploaded.
+func newNamingMount(t *testing.T, names uploader.NamePolicy, options ...string) *testMount {
+	t.Helper()
+	policy, err := json.Marshal(names)
+	require.NoError(t, err)
 	base := tempDir(t)
 	m := &testMount{dir: join(base, "mnt"), state: join(base, "state")}
 	m.tree = join(m.state, "tree")
@@ -45,11 +55,10 @@ func newMount(t *testing.T, options ...string) *testMount {
 	if isRoot() {
 		options = append(options, "allow_other")
 	}
-	cmd := exec.Command("/proc/self/exe", append([]string{m.state, m.dir}, options...)...)
+	cmd := exec.Command("/proc/self/exe", append([]string{m.state, m.dir, string(policy)}, options...)...)
 	// The race detector sleeps for a second at the end of every process.
 	cmd.Env = append(os.Environ(), "FUSEFS_TEST_HELPER=serve", "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
-	var err error
 	m.in, err = cmd.StdinPipe()
 	require.NoError(t, err)
 	out, err := cmd.StdoutPipe()
@@ -81,16 +90,17 @@ func (m *testMount) do(t *testing.T, what string) string {
 
 // serveHelper serves a mount until its input ends.
 func serveHelper(args []string) error {
-	state, dir, options := args[0], args[1], args[2:]
+	state, dir, options := args[0], args[1], args[3:]
+	var names uploader.NamePolicy
+	if err := json.Unmarshal([]byte(args[2]), &names); err != nil {
+		return err
+	}
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	tree, err := backing.Open(join(state, "tree"))
 	if err != nil {
 		return err
 	}
-	// Nothing is uploaded: these tests are about files.
-	up, err := uploader.Open(uploader.Options{
-		Tree: tree, StateDir: state, Logger: logger, Names: uploader.NamePolicy{Exclude: []string{"*"}},
-	})
+	up, err := uploader.Open(uploader.Options{Tree: tree, StateDir: state, Logger: logger, Names: names})
 	if err != nil {
 		return err
 	}

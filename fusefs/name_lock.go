@@ -168,6 +168,7 @@ func (g *nameLock) OnUnmount() {
 	g.RawFileSystem.OnUnmount()
 	g.root.handles.abandonAll()
 	g.root.background.Wait()
+	g.root.written.end()
 }
 
 // deferredClose collects descriptors of files that may have lost their last name.

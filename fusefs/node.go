@@ -21,6 +21,7 @@ type root struct {
 	Options
 	closeLater deferredClose
 	handles    openHandles
+	written    writtenNodes
 	path       WritePath    // the one in use, never Auto
 	info       backing.Info // of the backing tree's own directory
 	callers    *callers
@@ -36,13 +37,16 @@ func newRoot(o Options, path WritePath) (*root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &root{Options: o, path: path, info: info, callers: newCallers(o), asRoot: os.Geteuid() == 0}, nil
+	r := &root{Options: o, path: path, info: info, callers: newCallers(o), asRoot: os.Geteuid() == 0}
+	o.Uploader.OnUnreportedChange(r.written.changed)
+	return r, nil
 }
 
 // node is an inode of the mount. The file's state is in the backing inode.
 type node struct {
 	fs.Inode
-	root *root
+	root  *root
+	exits exitWatches
 
 	mu    sync.Mutex // protects what follows, and the descriptors in files from being closed
 	files []*os.File // descriptors on the backing inode, of handles and open directories

@@ -173,7 +173,11 @@ func (n *node) dropSetID(p pathFD) error {
 	if mode == st.perm() {
 		return nil
 	}
-	return p.chmod(mode)
+	if err := p.chmod(mode); err != nil {
+		return err
+	}
+	n.invalidateAttr() // before a WRITE no answer says so
+	return nil
 }
 
 // resize is ftruncate(2), also the one that the kernel makes of O_TRUNC. Without a
@@ -199,7 +203,7 @@ func (n *node) resize(p pathFD, h *handle, size int64) error {
 // resizeFile changes the size of the backing file fd. EFBIG refuses a size that the
 // API does not take. A file that is emptied is written anew from here on.
 func (n *node) resizeFile(w *uploader.Writer, fd int, size int64) error {
-	if size > api.MaxUpload {
+	if tooLarge(w, size) {
 		return unix.EFBIG
 	}
 	err := w.Resize(size, func() error {
@@ -210,6 +214,10 @@ func (n *node) resizeFile(w *uploader.Writer, fd int, size int64) error {
 	}
 	return err
 }
+
+// tooLarge reports whether a file of this size could not be sent. One with an excluded
+// name never is: only the disk bounds it.
+func tooLarge(w *uploader.Writer, size int64) bool { return size > api.MaxUpload && !w.Excluded() }
 
 // orKeep returns id, or -1, which leaves an owner as it is.
 func orKeep(id uint32, set bool) int {

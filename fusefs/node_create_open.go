@@ -73,6 +73,7 @@ func (n *node) openWritable(p pathFD) (f *os.File, err error) {
 		f, err = p.openAsOwner()
 		return err
 	})
+	n.invalidateAttr() // a GETATTR may have seen the mode of that moment
 	return f, err
 }
 
@@ -162,8 +163,14 @@ func (r *root) giveToCaller(ctx context.Context, dir pathFD, at int, name string
 	if err != nil {
 		return stat{}, err
 	}
-	// A change of owner takes set-id bits away from everything but directories.
-	if want := mode & (unix.S_ISUID | unix.S_ISGID); st.fileType() == unix.S_IFREG && st.perm()&want != want {
+	// A change of owner takes set-id bits away from everything but directories. The
+	// kernel has already taken those that the caller may not give.
+	want := mode & (unix.S_ISUID | unix.S_ISGID)
+	switch st.fileType() {
+	case unix.S_IFDIR, unix.S_IFLNK:
+		return st, nil
+	}
+	if st.perm()&want != want {
 		link := pathFD(at).link()
 		if name != "" {
 			link += "/" + name

@@ -104,6 +104,8 @@ func TestPosixSetIDBitsGo(t *testing.T) {
 	for change, script := range map[string]string{
 		"write":            "printf x >> f",
 		"direct write":     "dd if=/dev/zero of=f bs=4096 count=1 oflag=direct conv=notrunc status=none",
+		"copied range":     "head -c 10000 /dev/zero > g; python3 -c 'import os; os.copy_file_range(os.open(\"g\", 0), os.open(\"f\", 1), 5000)'",
+		"spliced":          "head -c 5000 /dev/zero | python3 -c 'import os; os.splice(0, os.open(\"f\", 1), 5000)'",
 		"truncate":         "truncate -s 1 f",
 		"open to truncate": ": > f",
 		"fallocate":        "fallocate -l 8192 f",

@@ -239,6 +239,51 @@ with open("f` + sig + `", "wb", 0) as f:
 	}
 }
 
+// TestUnseenHelperBeforeItsOpener: a helper that the opener has waited for is decided
+// before the opener's close, however soon that follows. Each round is another chance.
+func TestUnseenHelperBeforeItsOpener(t *testing.T) {
+	s := newUnseenStack(t, stackOptions{Unseen: fusefs.UnseenCommit})
+	if !s.tellsExits() {
+		t.Skip("cannot be known at all")
+	}
+	for round := range 20 {
+		name := "f" + strconv.Itoa(round)
+		out, status := s.unseen(`python3 -c '
+import signal, subprocess
+f = open("` + name + `", "wb", 0); f.write(b"a")
+p = subprocess.Popen(["sleep", "100"], stdout=f)
+p.send_signal(signal.SIGSEGV); p.wait()
+try: f.close()
+except OSError as e: assert e.errno == 5, e
+else: assert False, "no error"'`)
+		require.Zero(t, status, "round %d: %s", round, out)
+		require.Equal(t, "interrupted", s.settled(name))
+	}
+	require.Zero(t, s.API.Stats().FilesCreated)
+}
+
+// TestUnseenHelperOutlivesItsOpener: of several closes by a helper the last one counts.
+// The first one is that of execve(2), while the opener is still there. The script waits
+// for the helper, which has its output.
+func TestUnseenHelperOutlivesItsOpener(t *testing.T) {
+	s := newUnseenStack(t, stackOptions{})
+	if !s.tellsExits() {
+		t.Skip("cannot be known at all")
+	}
+	out, status := s.unseen(`python3 -c '
+import os, subprocess, sys
+helper = """
+import os, signal, time
+while os.getppid() == int(os.environ["OPENER"]): time.sleep(0.001)
+os.write(1, b"half"); os.kill(os.getpid(), signal.SIGTERM)
+"""
+f = open("f", "wb", 0); f.write(b"a")
+subprocess.Popen([sys.executable, "-c", helper], stdout=f, env={**os.environ, "OPENER": str(os.getpid())})
+os._exit(0)'`)
+	require.Zero(t, status, out)
+	require.Equal(t, "interrupted", s.settled("f"))
+}
+
 // TestUnseenWritersCommit: with UnseenCommit each close waits for its File.
 func TestUnseenWritersCommit(t *testing.T) {
 	s := newUnseenStack(t, stackOptions{Unseen: fusefs.UnseenCommit})

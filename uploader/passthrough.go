@@ -123,6 +123,7 @@ func (v *polled) poll() {
 	before := v.seen
 	v.seen = info
 	v.changes++
+	v.s.reportChange()
 	if info.Size == before.Size && info.Mtime == before.Mtime && !v.unattended {
 		return // a chmod, a rename, … or a store with the mtime put back
 	}

@@ -58,6 +58,32 @@ func TestBlindWritesAreFound(t *testing.T) {
 	w.idle(0)
 }
 
+// TestUnreportedChanges: only a change that no Writer was told of is reported.
+func TestUnreportedChanges(t *testing.T) {
+	w := newHarness(t)
+	reported := make(chan backing.Key, 1)
+	w.up.OnUnreportedChange(func(key backing.Key) {
+		select {
+		case reported <- key:
+		default:
+		}
+	})
+	require.NoError(t, w.put("told", data(chunk, 1)))
+	w.idle(0)
+	require.Empty(t, reported)
+
+	f, through := w.openBlind("f")
+	_, err := through.WriteAt(data(chunk, 1), 0)
+	require.NoError(t, err)
+	require.True(t, f.Dirty(), "it looks")
+	require.Len(t, reported, 1)
+	require.Equal(t, f.key, <-reported)
+	require.NoError(t, through.Close())
+	require.NoError(t, f.commit())
+	f.close()
+	w.idle(0)
+}
+
 func TestABlindChangeDuringTheSending(t *testing.T) {
 	for _, op := range []apitest.Op{apitest.OpCreate, apitest.OpPart} {
 		for _, stage := range []apitest.Stage{apitest.Before, apitest.After} {

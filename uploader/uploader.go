@@ -94,6 +94,8 @@ type Uploader struct {
 
 	recovered bool // recover has ended well
 
+	onUnreported atomic.Pointer[func(backing.Key)] // see OnUnreportedChange
+
 	boot  string // boot ID, or what stands for one
 	syncs pendingSyncs
 
@@ -195,6 +197,18 @@ func (u *Uploader) Close() error {
 		}
 	}
 	return u.journal.Close()
+}
+
+// OnUnreportedChange sets what is called when polling has found that a file changed
+// without a request to the daemon. fn is called under locks: it must neither wait nor
+// call the Uploader.
+func (u *Uploader) OnUnreportedChange(fn func(key backing.Key)) { u.onUnreported.Store(&fn) }
+
+// reportChange reports a change of the session's file that no request has made.
+func (s *session) reportChange() {
+	if fn := s.u.onUnreported.Load(); fn != nil {
+		(*fn)(s.key)
+	}
 }
 
 // acquire takes a slot for one API call.

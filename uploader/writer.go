@@ -288,6 +288,13 @@ func (w *Writer) Mappable() {
 	w.s.observer.mayMap()
 }
 
+// Excluded reports whether the file's name is one that is never sent.
+func (w *Writer) Excluded() bool {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	return w.s.u.names.classOf(w.s.rec.Path) == nameExcluded
+}
+
 // Err is the error that stands for the content as it is now, nil if there is none.
 func (w *Writer) Err() error {
 	w.s.mu.Lock()

@@ -99,6 +99,13 @@ func (p *PIDFD) poll(events int16, timeout int) (bool, error) {
 	return n > 0, err
 }
 
+// Reaped reports whether the thread has ended and its parent has waited for it. What
+// cannot be polled is taken for that: to wait for it is an error at once.
+func (p *PIDFD) Reaped() bool {
+	reaped, err := p.poll(0, 0) // POLLHUP needs not be asked for
+	return reaped || err != nil
+}
+
 // ErrNoExitStatus says that this kernel does not tell the exit status of a process
 // that is not a child. It needs Linux 6.15.
 var ErrNoExitStatus = errors.New("the kernel does not tell the exit status")

@@ -81,11 +81,8 @@ func ReadStatus(tid int) (Status, error) {
 	return st, nil
 }
 
-// Capabilities of capabilities(7).
-const (
-	CapFSetID    = unix.CAP_FSETID
-	CapSysPtrace = unix.CAP_SYS_PTRACE
-)
+// CapSysPtrace is a capability of capabilities(7).
+const CapSysPtrace = unix.CAP_SYS_PTRACE
 
 // Capable reports whether the thread has the capability in its user namespace.
 func (s Status) Capable(capability int) bool { return s.Capabilities&(1<<capability) != 0 }
