@@ -38,9 +38,9 @@ var heldNames = []string{
 }
 
 // exclusiveNames are held only where an open with O_EXCL has made the file: git's
-// locks, which it renames, and patch's output. Without it they are the names of
-// files that somebody keeps.
-var exclusiveNames = []string{"*.lock", "*.o??????"}
+// locks, packs and lists, and patch's output. Without it they are the names of
+// finished files.
+var exclusiveNames = []string{"*.lock", "packed-refs.new", "refs_??????", "packs_??????", "tmp_*_??????", "*.o??????"}
 
 // defaultExcludes are scaffolding and backups that programs leave beside a file:
 // LibreOffice's locks, emacs' autosaves, aria2's control files, editors' backups
