@@ -123,6 +123,8 @@ func ownLeaks() error {
 
 // helpers are what subprocesses of tests do.
 var helpers = map[string]func(args []string) error{
+	"createTemp": createTempHelper,
+
 	"line":  lineHelper,
 	"mmap":  mmapHelper,
 	"serve": serveHelper,

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -20,8 +21,8 @@ func TestToolArchives(t *testing.T) {
 		{name: "tar cz", do: `tar czf a.tgz -P "$1"; tar xzf a.tgz -P --to-stdout | cmp - "$1"`},
 		{name: "tar within", do: `cp -r "$2" d; mkdir e; tar cf - -C d . | tar xf - -C e; diff -r d e`},
 		{name: "tar --sparse", do: `truncate -s 9M "$3/h"; echo end >> "$3/h"; tar cSf a.tar -C "$3" h; tar xSf a.tar; cmp h "$3/h"`},
-		{name: "zip", do: `f=$PWD/a.zip; cd "$2"; zip -qr "$f" .; zip -qT "$f"`},
-		{name: "zip -u", do: `f=$PWD/a.zip; cd "$2"; zip -qr "$f" a.txt; zip -qu "$f" b.jsonl; unzip -p "$f" b.jsonl | cmp - b.jsonl`, uploads: 2},
+		{name: "zip", do: `f=$PWD/a.zip; cd "$2"; zip -qr "$f" .; zip -qT "$f"`, later: true},
+		{name: "zip -u", do: `f=$PWD/a.zip; cd "$2"; zip -qr "$f" a.txt; zip -qu "$f" b.jsonl; unzip -p "$f" b.jsonl | cmp - b.jsonl`, uploads: 2, later: true},
 		{name: "unzip", do: `(cd "$2"; zip -qr "$3/a.zip" .); unzip -q "$3/a.zip"; diff -r "$2" .`},
 		{name: "gzip", do: `cp "$2/b.jsonl" f; gzip f; gzip -dc f.gz | cmp - "$2/b.jsonl"; gzip -dk f.gz`, uploads: 3},
 	})
@@ -77,8 +78,8 @@ func TestToolDatabases(t *testing.T) {
 		s.run("set -e; "+identity+`git clone -q --template= "$3/o" r; cd r; echo more >> a.txt; git commit -qam second
 			git gc -q; git fsck --strict --no-progress; git status --porcelain | cmp - /dev/null; diff -r sub "$2/sub"`, "", small, t.TempDir())
 		s.allCompleted("r", true, nil)
-		st := s.API.Stats()
-		require.Equal(t, st.FilesCreated, st.UploadsCreated, "each Upload became a File")
+		// git removes objects that it has packed, and with them their Uploads.
+		require.Eventually(t, func() bool { return s.pending() == 0 }, patience, time.Millisecond, "an Upload is left")
 	})
 	runTools(t, stackOptions{}, []tool{
 		{name: "sqlite, rollback journal kept", do: `sqlite3 db "pragma journal_mode=truncate; pragma synchronous=normal; create table t(a); insert into t select value from generate_series(1, 10000);" > /dev/null

@@ -38,7 +38,7 @@ type tool struct {
 
 // toolCommands are the commands that the tools need beyond those of every system. A
 // missing one fails the test: a table that shrinks by itself proves nothing.
-var toolCommands = []string{"curl", "git", "python3", "rsync", "setfattr", "sqlite3", "unzip", "vim", "zip"}
+var toolCommands = []string{"curl", "git", "perl", "python3", "rsync", "setfattr", "sqlite3", "unzip", "vim", "xz", "zip"}
 
 // runTools runs each tool, and compares the API with the mount.
 func runTools(t *testing.T, o stackOptions, tools []tool) {
