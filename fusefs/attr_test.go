@@ -3,6 +3,7 @@
 package fusefs_test
 
 import (
+	"fmt"
 	"os"
 	"syscall"
 	"testing"
@@ -95,10 +96,24 @@ func TestPosixModeIsWhatItSays(t *testing.T) {
 	require.EqualValues(t, 0o700, lstat(t, m.tree).Mode&0o7777)
 }
 
+// TestPosixUmaskIsTheCallers compares the modes of new files with those of a native
+// directory: the kernel leaves the umask to the daemon.
 func TestPosixUmaskIsTheCallers(t *testing.T) {
 	m := newMount(t)
-	(*user)(nil).must(t, "cd "+m.dir+"; umask 027; mkdir d; touch f; mkfifo p")
-	require.EqualValues(t, 0o750, lstat(t, join(m.tree, "d")).Mode&0o7777)
-	require.EqualValues(t, 0o640, lstat(t, join(m.tree, "f")).Mode&0o7777)
-	require.EqualValues(t, 0o640, lstat(t, join(m.tree, "p")).Mode&0o7777)
+	const script = `umask %s; mkdir -p %s; cd %[2]s
+		mkdir d; mkdir -m 755 e; mkdir -m 2775 g; mkdir g/sub; touch g/f; touch f; mkfifo p; mkfifo -m 644 q; ln -s f l
+		python3 -c '
+import os, socket, tempfile
+os.close(tempfile.mkstemp(dir=".", prefix="", suffix=".m")[0])
+for mode in 0o600, 0o4755, 0o2777, 0o1666, 0: os.close(os.open("o%%o" %% mode, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode))
+os.mknod("n", 0o666); os.mkdir("s", 0o1777)
+socket.socket(socket.AF_UNIX).bind("u")
+f = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o666)
+os.link("/proc/self/fd/%%d" %% f, "t", src_dir_fd=0)'
+		find . -mindepth 1 -printf '%%M %%U %%G %%f\n' | sed 's/[^ ]*\.m$/m/' | sort -k4`
+	for _, umask := range umasks {
+		native := (*user)(nil).must(t, fmt.Sprintf(script, umask, join(tempDir(t), umask)))
+		require.Contains(t, native, "prw")
+		require.Equal(t, native, (*user)(nil).must(t, fmt.Sprintf(script, umask, join(m.dir, umask))), "umask %s", umask)
+	}
 }

@@ -123,6 +123,8 @@ func ownLeaks() error {
 
 // helpers are what subprocesses of tests do.
 var helpers = map[string]func(args []string) error{
+	"createTemp": createTempHelper,
+
 	"direct": directHelper,
 	"line":   lineHelper,
 	"mknod":  mknodHelper,

@@ -45,7 +45,7 @@ type Server struct {
 //
 // As root it calls mount(2) itself, on the opened directory and so on no other one,
 // and falls back to fusermount3; other users mount through fusermount3. The process's
-// umask must be 0: the kernel has already applied the caller's.
+// umask must be 0: the caller's is applied to what it asks for.
 func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
 	if m.Dir == nil {
 		// Resolved now: once mounted, a lookup of the mount point asks this daemon.
@@ -117,7 +117,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 		fo.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 		fo.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
-	g := &nameLock{RawFileSystem: killPriv{fs.NewNodeFS(&node{root: root}, fo)}, root: root}
+	g := &nameLock{RawFileSystem: &openModes{killPriv{fs.NewNodeFS(&node{root: root}, fo)}}, root: root}
 	s := &Server{path: path, notes: &root.callers.notes, done: make(chan struct{})}
 	if s.fuse, err = connect(g, mountPoint, m.Dir, &fo.MountOptions); err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
@@ -174,8 +174,8 @@ func connect(g fuse.RawFileSystem, mountPoint string, dir *os.File, o *fuse.Moun
 // in setattr. READDIRPLUS_AUTO: attributes come with a listing only when
 // the caller has shown that it wants them. NO_EXPORT_SUPPORT (Linux 6.9): the daemon
 // finds no file by a number, so name_to_handle_at(2) returns no handle that
-// open_by_handle_at(2) could not open.
-const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_EXPORT_SUPPORT
+// open_by_handle_at(2) could not open. DONT_MASK: see openModes.
+const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_NO_EXPORT_SUPPORT | fuse.CAP_DONT_MASK
 
 // resolve turns a path into the form of /proc/self/mountinfo: absolute and without
 // symlinks.

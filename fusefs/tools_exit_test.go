@@ -40,8 +40,6 @@ func TestToolExitStatus(t *testing.T) {
 		{"rsync --inplace", `rsync --inplace "$1" f`, true},
 		{"tar c", `tar cf f.tar -C "$2" .`, true},
 		{"tar x", `tar cf "$3/a.tar" -C "$2" . && tar xf "$3/a.tar"`, true},
-		{"zip", `zip -qr f.zip "$2"`, true},
-		{"git", `git init -q --template= r`, true},
 		{"curl -o", `curl -sS -o f "file://$1"`, true},
 		{"python, with", `python3 -c 'with open("f", "w") as f: f.write("x")'`, true},
 		{"python, shutil", `python3 -c 'import shutil, sys; shutil.copy(sys.argv[1], "f")' "$1"`, true},
@@ -50,11 +48,18 @@ func TestToolExitStatus(t *testing.T) {
 		{"curl, redirected", `curl -sS "file://$1" > f`, false},
 		{"tar cz", `tar czf f.tgz -C "$2" .`, false},
 		{"unzip", `(cd "$2"; zip -qr "$3/a.zip" .); unzip -q "$3/a.zip"`, false},
+		{"git, the worktree", `git init -q --template= "$3/o"; cp -r "$2"/. "$3/o"; git -C "$3/o" add .
+			git -C "$3/o" -c user.name=a -c user.email=a@b commit -qm first; git --git-dir="$3/o/.git" --work-tree=. checkout -q -f HEAD`, false},
 		{"sqlite3", `sqlite3 db 'create table t(a)'`, false},
 		{"perl", `perl -e 'print 1' > f`, false},
 		{"python, never closed", `python3 -c 'open("f", "w").write("x")'`, false},
 		{"python, standard output", `python3 -c 'print(1)' > f`, false},
 		// A rename does not wait.
+		{"zip", `zip -qr f.zip "$2"`, false},
+		{"git", `git init -q --template= r`, false},
+		{"perl -i", `cp "$2/a.txt" "$3/f"; (echo x > f) && perl -pi -e s/x/y/ f`, false},
+		{"mktemp", `f=$(mktemp ./XXXXXX); cat "$1" > "$f"; mv "$f" f`, false},
+		{"tempfile", `python3 -c 'import tempfile; f = tempfile.NamedTemporaryFile("w", dir=".", prefix="a", suffix=".txt", delete=False); f.write("x"); f.close()'`, false},
 		{"rsync", `rsync "$1" f`, false},
 		{"sed -i", `cp "$2/a.txt" "$3/f"; (echo x > f) && sed -i s/x/y/ f`, false},
 		{"os.replace", `python3 -c '
