@@ -25,9 +25,11 @@ var (
 	errSuperseded = errors.New("the content changed while it was being committed")
 )
 
-// startCommit lets the content be committed, now or after the commit under way. mu
-// is held.
+// startCommit lets the content of the last close be committed, now or after the commit
+// under way. mu is held.
 func (s *session) startCommit() {
+	s.settling.stop()
+	s.settling.waiting = false
 	if s.commits.running {
 		s.cond.Broadcast() // it will see that another generation is requested
 		return
@@ -48,8 +50,8 @@ func (s *session) commitAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A close that spoke of a later content may have decided otherwise about it.
-	for s.commits.next != nil && !s.unlinked {
-		t := s.commits.next
+	for s.commits.next != nil && !s.settling.waiting && !s.unlinked {
+		t, first := s.commits.next, s.settling.begin()
 		s.setTargets(t, t)
 		err := s.commit(t)
 		s.commits.sending = false
@@ -57,6 +59,7 @@ func (s *session) commitAll() {
 		case err == nil:
 			s.commits.retries = 0
 		case errors.Is(err, errSuperseded):
+			s.settling.superseded(first)
 			if s.commits.next == t {
 				s.retarget(t)
 			}
@@ -77,7 +80,7 @@ func (s *session) commitAll() {
 			s.commits.next = nil
 		}
 	}
-	s.setTargets(nil, nil)
+	s.setTargets(nil, s.commits.next) // one that settles
 	s.commits.running, s.commits.retries = false, 0
 	if s.rec.State != state.Writing && !s.rec.State.Committing() {
 		s.answer(s.commits.requested, s.standingError()) // no other commit will

@@ -37,6 +37,7 @@ type facts struct {
 	lost       bool // bytes of a failed write are missing
 	diskFull   bool // a write may have failed of which only its program has heard
 	completing bool // Complete was called, and its outcome is not known
+	settling   bool // it is closed, and its commit has not begun
 
 	// What follows is of eventMounted, but for survived.
 
@@ -69,6 +70,9 @@ type decision struct {
 	reason string      // of an interrupted file
 	err    error       // what the caller hears; nil where the decision is what was asked for
 
+	// settle says that the upload begins when the file has been quiet for a while.
+	settle bool
+
 	// compare says that facts.sent is needed first.
 	compare bool
 	// compareLater says that the file stays as it is, and is compared in the background.
@@ -100,15 +104,15 @@ func decide(f facts) decision {
 		case f.diskFull:
 			return decision{to: state.Interrupted, reason: reasonDiskFull, err: api.LocalError("close", unix.ENOSPC)}
 		}
-		return byName(f)
+		return settled(byName(f))
 	case eventRenamed:
-		if f.writers > 0 || f.state != state.Held && f.state != state.Excluded {
+		if f.writers > 0 || f.state != state.Held && f.state != state.Excluded && !f.settling {
 			return decision{} // a close will decide, or has decided
 		}
 		if f.survived != backing.Yes && f.name != nameExcluded {
 			return decision{to: state.Interrupted, reason: reasonPowerCut}
 		}
-		return unlessSame(f, byName(f))
+		return unlessSame(f, settled(byName(f)))
 	case eventDue:
 		if f.state != state.Held || f.writers > 0 {
 			return decision{}
@@ -249,6 +253,12 @@ func upload(f facts) decision {
 			Message: "larger than 8 GiB, which is the most that an Upload can hold; the file stays here"}}
 	}
 	return decision{to: state.Uploading}
+}
+
+// settled lets an upload begin when the file has been quiet for a while.
+func settled(d decision) decision {
+	d.settle = true
+	return d
 }
 
 // unlessSame leaves a file alone that is in the decided state already.

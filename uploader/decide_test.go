@@ -38,6 +38,10 @@ func TestDecisions(t *testing.T) {
 		"rename: still excluded":        {facts{event: eventRenamed, state: state.Excluded, name: nameExcluded, size: 1}, stay},
 		"rename: completed":             {facts{event: eventRenamed, survived: backing.Yes, state: state.Completed, name: nameExcluded, size: 1}, stay},
 		"rename: uploading":             {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, name: nameExcluded, size: 1}, stay},
+		"rename: settling":              {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, size: 1}, stay},
+		"rename: settling, to held":     {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, name: nameHeld, size: 1}, state.Held},
+		"rename: settling, to excluded": {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, name: nameExcluded, size: 1}, state.Excluded},
+		"rename: settling, still open":  {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, name: nameHeld, size: 1, writers: 1}, stay},
 		"due: held":                     {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
 		"due: written again":            {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1, writers: 1}, stay},
 		"due: sent meanwhile":           {facts{event: eventDue, state: state.Uploading, size: 1}, stay},
@@ -75,4 +79,17 @@ func TestWhatTheCallerHearsOfADecision(t *testing.T) {
 	require.ErrorContains(t, decide(facts{event: eventRetried, state: state.Failed, lost: true}).err, "write the file anew")
 	require.ErrorContains(t, decide(facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}).err, "excluded")
 	require.NoError(t, decide(facts{event: eventRetried, state: state.Uploading}).err, "that is what it is doing")
+}
+
+// TestWhatSettles: what a close or a rename sends may change again at once. What the
+// user, a timer or a mount sends does not.
+func TestWhatSettles(t *testing.T) {
+	settles := map[event]state.State{eventClosed: state.Writing, eventRenamed: state.Held,
+		eventDue: state.Held, eventRetried: state.Failed, eventMounted: state.Uploading}
+	for e, from := range settles {
+		d := decide(facts{event: e, state: from, size: 1, sameSize: true, sameMtime: backing.Yes, sameCtime: backing.Yes,
+			writer: backing.No, survived: backing.Yes})
+		require.Equal(t, state.Uploading, d.to, "event %d", e)
+		require.Equal(t, e == eventClosed || e == eventRenamed, d.settle, "event %d", e)
+	}
 }

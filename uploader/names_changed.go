@@ -127,6 +127,7 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 		defer s.mu.Unlock()
 		s.unlinked = true
 		s.stopDeferring()
+		s.settling.reset()
 		s.dropTransfer(errUnlinked)
 		s.answer(^uint64(0), errUnlinked)
 	}

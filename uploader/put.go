@@ -202,7 +202,7 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 		if s.u.ctx.Err() != nil {
 			return nil, context.Cause(s.u.ctx)
 		}
-		s.requestUpload()
+		s.requestUpload(false)
 	}
 	for s.commits.running && ctx.Err() == nil {
 		s.cond.Wait()

@@ -68,6 +68,8 @@ type Options struct {
 	Purpose      string        // where no attribute says another
 	Names        NamePolicy
 	CloseTimeout time.Duration // how long Commit waits without one acknowledged byte; 0 is for ever
+	Background   bool          // no close waits
+	Settle       time.Duration // where none does, a file is sent when it has been closed and quiet for so long
 	SyncAfter    time.Duration // a closed file that waits so long is brought to the disk; 0 is DefaultSyncAfter
 	SyncOnClose  bool          // Close brings the tree to the disk
 	BootID       string        // of the running kernel; "": not known, and then no earlier boot is this one
@@ -94,6 +96,8 @@ type Uploader struct {
 
 	recovered bool // recover has ended well
 
+	settle time.Duration // see settling; 0 where closes wait
+
 	boot  string // boot ID, or what stands for one
 	syncs pendingSyncs
 
@@ -106,7 +110,7 @@ type Uploader struct {
 	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
 	putting  map[backing.Key]bool // files that a Put has open
-	changed  chan struct{}        // closed and replaced when a session leaves the table or settles
+	changed  chan struct{}        // closed and replaced when a session leaves the table or has less to do
 }
 
 // Open opens the journal in o.StateDir and goes on with what an earlier daemon
@@ -141,6 +145,9 @@ func Open(o Options) (*Uploader, error) {
 	}
 	if o.PartSize == 0 {
 		u.chunk, u.block = api.MaxPart, api.MinPart
+	}
+	if o.Background {
+		u.settle = o.Settle
 	}
 	if u.boot == "" {
 		u.boot = "unknown since " + time.Now().Format(time.RFC3339Nano)
@@ -182,6 +189,7 @@ func (u *Uploader) Close() error {
 		// started any more past this loop.
 		s.mu.Lock()
 		s.stopDeferring()
+		s.settling.stop()
 		if s.xfer != nil {
 			s.xfer.end(context.Cause(u.ctx))
 		}
@@ -311,12 +319,13 @@ func (u *Uploader) Retry(path string) error {
 	if d.err != nil {
 		return fmt.Errorf("retry: %w", d.err)
 	}
+	s.sendSettling()
 	return nil
 }
 
 // Drain waits until no file is on its way to the API any more, or ctx ends, and
-// returns the paths that are left. Held files are sent at once: after a drain
-// no program can rename them any more.
+// returns the paths that are left. Held files, and those that settle, are sent at once:
+// after a drain no program can rename or change them any more.
 func (u *Uploader) Drain(ctx context.Context) []string {
 	for {
 		u.mu.Lock()
@@ -326,6 +335,7 @@ func (u *Uploader) Drain(ctx context.Context) []string {
 			s.mu.Lock()
 			s.observer.poll()
 			s.sendDeferred()
+			s.sendSettling()
 			// The File of a removed file is named once Complete has answered.
 			if s.commits.completing || !s.unlinked && (s.commits.running || s.rec.State.Pending()) {
 				left = append(left, s.rec.Path)
