@@ -207,7 +207,7 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 	for s.commits.running && ctx.Err() == nil {
 		s.cond.Wait()
 	}
-	done := statusOf(&s.rec, s.xfer, time.Time{})
+	done := s.u.statusOf(&s.rec, s.xfer, time.Time{})
 	switch {
 	case done.State == state.Completed:
 		return done, nil

@@ -159,7 +159,7 @@ func (s *session) recorded(err error) {
 
 // publish makes what is known now the status that is read from now on. mu is held.
 func (s *session) publish() {
-	s.status.Store(statusOf(&s.rec, s.xfer, s.commits.nextAttempt))
+	s.status.Store(s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt))
 }
 
 // change is called before every change of content. The first one since the last

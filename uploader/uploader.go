@@ -101,11 +101,12 @@ type Uploader struct {
 	boot  string // boot ID, or what stands for one
 	syncs pendingSyncs
 
-	slots    *semaphore.Weighted // one for each API call under way; first come, first served
-	inflight atomic.Int64
-	jobs     *semaphore.Weighted // one for each commit under way
-	turns    turns
-	line     line
+	slots     *semaphore.Weighted // one for each API call under way; first come, first served
+	inflight  atomic.Int64
+	jobs      *semaphore.Weighted // one for each commit under way
+	madeOften madeOften
+	turns     turns
+	line      line
 
 	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
@@ -238,7 +239,7 @@ func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
 			s.rec.Path = path
 		}
 		s.content.size = s.rec.Size
-		s.status.Store(statusOf(&s.rec, nil, time.Time{}))
+		s.status.Store(u.statusOf(&s.rec, nil, time.Time{}))
 		u.sessions[key] = s
 	}
 	s.refs++
