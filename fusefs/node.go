@@ -19,7 +19,7 @@ import (
 // root is what all nodes of a mount share.
 type root struct {
 	Options
-	closeLater deferredClose
+	orphans    orphans
 	handles    openHandles
 	written    writtenNodes
 	path       WritePath    // the one in use, never Auto
@@ -86,6 +86,12 @@ func (n *node) childPath(name string) string {
 	return name
 }
 
+// hasName reports whether a path leads to the node.
+func (n *node) hasName() bool {
+	_, ok := n.path()
+	return ok
+}
+
 // openPath finds the backing inode. The caller closes the descriptor. ESTALE makes
 // the kernel look the name up again: the backing tree was changed behind the mount.
 func (n *node) openPath() (pathFD, error) {
@@ -104,7 +110,16 @@ func (n *node) openPath() (pathFD, error) {
 			return -1, err
 		}
 	}
+	if p, kept, err := n.root.orphans.open(n); kept {
+		return p, err
+	}
 	return n.pathOfOpenFile()
+}
+
+// OnForget follows the kernel's last use of the inode. Nothing of it is cached then.
+func (n *node) OnForget() {
+	n.root.orphans.forget(n)
+	n.root.written.forget(n)
 }
 
 // pathOfOpenFile finds the backing inode by a descriptor that is open on it.

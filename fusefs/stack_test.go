@@ -53,6 +53,7 @@ type stack struct {
 type stackOptions struct {
 	Part       int64 // part size, bytes; 8 MiB if 0, auto if negative
 	Background bool
+	Settle     time.Duration // of Background
 	Unseen     fusefs.UnseenWriters
 	Timeout    time.Duration // of close
 	Names      uploader.NamePolicy
@@ -155,6 +156,7 @@ func (s *stack) mount() {
 		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
 		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
 		Purpose: s.opts.Purpose, Names: s.opts.Names, CloseTimeout: timeout, Logger: log, BootID: procfs.BootID(),
+		Background: s.opts.Background, Settle: s.opts.Settle,
 		Listing: uploader.ListingPolicy{Apart: 100 * time.Millisecond, Limit: 10 * time.Second},
 	})
 	require.NoError(s.t, err)

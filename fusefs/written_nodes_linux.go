@@ -3,8 +3,6 @@ package fusefs
 import (
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"uploadfs/uploader/backing"
 )
 
@@ -18,13 +16,6 @@ import (
 // and takes no lock that a request holds. An error means that the kernel does not know
 // the node, or that the mount has ended.
 func (n *node) invalidateAttr() { n.NotifyContent(-1, 0) }
-
-// OnForget follows the end of the kernel's last reference: it has no attributes then.
-func (n *node) OnForget() {
-	if n.Mode() == unix.S_IFREG {
-		n.root.written.remove(n)
-	}
-}
 
 // writtenNodes finds the node of a file that has had a handle for writing. Its
 // mapping can change the file after the last RELEASE, so the node stays until the
@@ -45,7 +36,7 @@ func (w *writtenNodes) add(n *node) {
 	w.nodes[n.key()] = n
 }
 
-func (w *writtenNodes) remove(n *node) {
+func (w *writtenNodes) forget(n *node) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.nodes[n.key()] == n {

@@ -73,6 +73,8 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		Purpose:      c.Purpose,
 		Names:        c.Names,
 		CloseTimeout: c.CloseTimeout,
+		Background:   c.CloseBackground,
+		Settle:       c.Settle,
 		SyncOnClose:  true,
 		BootID:       procfs.BootID(),
 		Logger:       log,

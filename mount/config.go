@@ -36,6 +36,7 @@ type Config struct {
 	Names    uploader.NamePolicy // which names wait, and which are never sent
 
 	CloseBackground bool          // close returns at once instead of when the File exists
+	Settle          time.Duration // with CloseBackground, a file is sent when it has been closed and quiet for so long
 	UnseenWriters   string        // one of [UnseenModes]: what a close by a program means that cannot be observed
 	CloseTimeout    time.Duration // how long close waits without one acknowledged byte; 0 is for ever
 	DrainTimeout    time.Duration // how long the end of the mount waits for uploads
@@ -55,6 +56,7 @@ var DefaultConfig = Config{
 	Parallel:      uploader.DefaultParallel,
 	Checksum:      true,
 	Names:         uploader.NamePolicy{HoldFor: uploader.DefaultHoldFor},
+	Settle:        uploader.DefaultSettle,
 	CloseTimeout:  uploader.DefaultCloseTimeout,
 	DrainTimeout:  30 * time.Second,
 	UnseenWriters: string(fusefs.UnseenBackground),
@@ -132,8 +134,8 @@ func (c *Config) check() error {
 	if c.Parallel < 1 || c.Parallel > MaxParallel {
 		return usagef("parallel %d: give 1 to %d parts in flight", c.Parallel, MaxParallel)
 	}
-	if c.CloseTimeout < 0 || c.DrainTimeout < 0 {
-		return usagef("a time cannot be negative: give --close-timeout and --drain-timeout like 30s or 5m")
+	if c.CloseTimeout < 0 || c.DrainTimeout < 0 || c.Settle < 0 {
+		return usagef("a time cannot be negative: give --close-timeout, --drain-timeout and --settle like 30s or 5m")
 	}
 	if c.Names.HoldFor <= 0 {
 		return usagef("hold for %s: give a time above 0, or --no-hold to hold nothing", c.Names.HoldFor)

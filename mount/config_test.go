@@ -36,6 +36,7 @@ func TestCheckFindsMistakes(t *testing.T) {
 		"part size 1.0 MiB":     func(c *Config) { c.PartSize = 1 << 20 },
 		"parts in flight":       func(c *Config) { c.Parallel = 0 },
 		"cannot be negative":    func(c *Config) { c.DrainTimeout = -1 },
+		"--settle":              func(c *Config) { c.Settle = -1 },
 		"--no-hold":             func(c *Config) { c.Names.HoldFor = 0 },
 		"bad pattern":           func(c *Config) { c.Names.Exclude = []string{"["} },
 		`unseen writers "both"`: func(c *Config) { c.UnseenWriters = "both" },

@@ -27,9 +27,11 @@ var (
 	errHeldBack = errors.New("renamed before it had an Upload")
 )
 
-// startCommit lets the content be committed, now or after the commit under way. mu
-// is held.
+// startCommit lets the content of the last close be committed, now or after the commit
+// under way. mu is held.
 func (s *session) startCommit() {
+	s.settling.stop()
+	s.settling.waiting = false
 	if s.commits.running {
 		s.cond.Broadcast() // it will see that another generation is requested
 		return
@@ -50,8 +52,8 @@ func (s *session) commitAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// A close that spoke of a later content may have decided otherwise about it.
-	for s.commits.next != nil && !s.unlinked {
-		t := s.commits.next
+	for s.commits.next != nil && !s.settling.waiting && !s.unlinked {
+		t, first := s.commits.next, s.settling.begin()
 		s.setTargets(t, t)
 		err := s.commit(t)
 		s.commits.sending = false
@@ -59,6 +61,7 @@ func (s *session) commitAll() {
 		case err == nil:
 			s.commits.retries = 0
 		case errors.Is(err, errSuperseded):
+			s.settling.superseded(first)
 			if s.commits.next == t {
 				s.retarget(t)
 			}
@@ -79,7 +82,7 @@ func (s *session) commitAll() {
 			s.commits.next = nil
 		}
 	}
-	s.setTargets(nil, nil)
+	s.setTargets(nil, s.commits.next) // one that settles
 	s.commits.running, s.commits.retries = false, 0
 	if s.rec.State != state.Writing && !s.rec.State.Committing() {
 		s.answer(s.commits.requested, s.standingError()) // no other commit will
@@ -401,6 +404,7 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 		s.xfer = nil
 		s.rec.Completing = false
 	}
+	s.u.madeOften.add(s.key, time.Now())
 	// Not before it is recorded whose File it is.
 	defer func() { s.recorded(s.u.journal.Resolved(x.upload.ID)) }()
 	s.u.log.Info("completed", "path", s.rec.Path, "upload", x.upload.ID, "file", file.ID,

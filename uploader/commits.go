@@ -69,14 +69,19 @@ func (s *session) setTargets(now, next *target) {
 	}
 }
 
-// requestUpload lets the content be committed as it is now. mu is held.
-func (s *session) requestUpload() {
+// requestUpload lets the content be committed as it is now; settle says that the file may
+// change or be renamed soon. mu is held.
+func (s *session) requestUpload(settle bool) {
 	t := s.content.mark()
 	t.hashed = !s.u.opts.Checksum
 	s.observer.mark(t)
 	s.commits.requested = t.gen
 	s.setTargets(s.commits.target, t)
 	s.move(state.Uploading, nil)
+	if settle && s.settling.pause > 0 {
+		s.settle()
+		return
+	}
 	s.startCommit()
 }
 

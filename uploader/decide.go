@@ -38,6 +38,7 @@ type facts struct {
 	diskFull   bool // a write may have failed of which only its program has heard
 	completing bool // Complete was called, and its outcome is not known
 	declared   bool // the API has an Upload for it
+	settling   bool // it is closed, and its commit has not begun
 
 	// What follows is of eventMounted, but for survived.
 
@@ -72,6 +73,10 @@ type decision struct {
 
 	// withdraw says that what is being committed is not sent after all.
 	withdraw bool
+
+	// settle says that the upload begins when the file has been quiet for a while.
+	settle bool
+
 	// compare says that facts.sent is needed first.
 	compare bool
 	// compareLater says that the file stays as it is, and is compared in the background.
@@ -103,7 +108,7 @@ func decide(f facts) decision {
 		case f.diskFull:
 			return decision{to: state.Interrupted, reason: reasonDiskFull, err: api.LocalError("close", unix.ENOSPC)}
 		}
-		return byName(f)
+		return settled(byName(f))
 	case eventRenamed:
 		return decideRenamed(f)
 	case eventDue:
@@ -121,7 +126,7 @@ func decide(f facts) decision {
 // decideRenamed is what a new name means. A file that waits for the API goes by the
 // name that it has when its Upload is created; from then on its name is settled.
 func decideRenamed(f facts) decision {
-	stops := !f.declared && f.name != nameFinal
+	stops := (!f.declared || f.settling) && f.name != nameFinal
 	switch {
 	case stops && f.state.Committing():
 		d := byName(f)
@@ -134,7 +139,7 @@ func decideRenamed(f facts) decision {
 	case f.survived != backing.Yes && f.name != nameExcluded:
 		return decision{to: state.Interrupted, reason: reasonPowerCut}
 	}
-	return unlessSame(f, byName(f))
+	return unlessSame(f, settled(byName(f)))
 }
 
 func decideRetry(f facts) decision {
@@ -265,6 +270,12 @@ func upload(f facts) decision {
 			Message: "larger than 8 GiB, which is the most that an Upload can hold; the file stays here"}}
 	}
 	return decision{to: state.Uploading}
+}
+
+// settled lets an upload begin when the file has been quiet for a while.
+func settled(d decision) decision {
+	d.settle = true
+	return d
 }
 
 // unlessSame leaves a file alone that is in the decided state already.

@@ -44,23 +44,27 @@ func TestDecisions(t *testing.T) {
 		"rename: waits, to excluded":    {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, name: nameExcluded, size: 1}, state.Excluded},
 		"rename: a close waits, to held": {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, name: nameHeld, size: 1, writers: 1},
 			state.Held},
-		"rename: written, to held":     {facts{event: eventRenamed, survived: backing.Yes, state: state.Writing, name: nameHeld, size: 1, writers: 1}, stay},
-		"due: held":                    {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
-		"due: written again":           {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1, writers: 1}, stay},
-		"due: sent meanwhile":          {facts{event: eventDue, state: state.Uploading, size: 1}, stay},
-		"retry: held":                  {facts{event: eventRetried, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
-		"retry: failed":                {facts{event: eventRetried, state: state.Failed, size: 1}, state.Uploading},
-		"retry: failed, held name":     {facts{event: eventRetried, state: state.Failed, name: nameHeld, size: 1}, state.Uploading},
-		"retry: failed, excluded name": {facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}, state.Excluded},
-		"retry: bytes are missing":     {facts{event: eventRetried, state: state.Failed, size: 1, lost: true}, stay},
-		"retry: still too large":       {facts{event: eventRetried, state: state.Failed, size: api.MaxUpload + 1}, state.Failed},
-		"retry: interrupted":           {facts{event: eventRetried, state: state.Interrupted, size: 1}, state.Uploading},
-		"retry: interrupted, empty":    {facts{event: eventRetried, state: state.Interrupted}, state.Empty},
-		"retry: interrupted, excluded": {facts{event: eventRetried, state: state.Interrupted, name: nameExcluded, size: 1}, state.Excluded},
-		"retry: uploading":             {facts{event: eventRetried, state: state.Uploading, size: 1}, stay},
-		"retry: retrying":              {facts{event: eventRetried, state: state.Retrying, size: 1}, stay},
-		"retry: completed":             {facts{event: eventRetried, state: state.Completed, size: 1}, stay},
-		"retry: excluded":              {facts{event: eventRetried, state: state.Excluded, size: 1}, stay},
+		"rename: written, to held":      {facts{event: eventRenamed, survived: backing.Yes, state: state.Writing, name: nameHeld, size: 1, writers: 1}, stay},
+		"due: held":                     {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
+		"due: written again":            {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1, writers: 1}, stay},
+		"due: sent meanwhile":           {facts{event: eventDue, state: state.Uploading, size: 1}, stay},
+		"retry: held":                   {facts{event: eventRetried, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
+		"retry: failed":                 {facts{event: eventRetried, state: state.Failed, size: 1}, state.Uploading},
+		"retry: failed, held name":      {facts{event: eventRetried, state: state.Failed, name: nameHeld, size: 1}, state.Uploading},
+		"retry: failed, excluded name":  {facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}, state.Excluded},
+		"retry: bytes are missing":      {facts{event: eventRetried, state: state.Failed, size: 1, lost: true}, stay},
+		"retry: still too large":        {facts{event: eventRetried, state: state.Failed, size: api.MaxUpload + 1}, state.Failed},
+		"retry: interrupted":            {facts{event: eventRetried, state: state.Interrupted, size: 1}, state.Uploading},
+		"retry: interrupted, empty":     {facts{event: eventRetried, state: state.Interrupted}, state.Empty},
+		"retry: interrupted, excluded":  {facts{event: eventRetried, state: state.Interrupted, name: nameExcluded, size: 1}, state.Excluded},
+		"retry: uploading":              {facts{event: eventRetried, state: state.Uploading, size: 1}, stay},
+		"retry: retrying":               {facts{event: eventRetried, state: state.Retrying, size: 1}, stay},
+		"retry: completed":              {facts{event: eventRetried, state: state.Completed, size: 1}, stay},
+		"retry: excluded":               {facts{event: eventRetried, state: state.Excluded, size: 1}, stay},
+		"rename: settling":              {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, size: 1}, stay},
+		"rename: settling, to held":     {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, name: nameHeld, size: 1}, state.Held},
+		"rename: settling, to excluded": {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, name: nameExcluded, size: 1}, state.Excluded},
+		"rename: settling, still open":  {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, settling: true, name: nameHeld, size: 1, writers: 1}, state.Held},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := decide(c.f)
@@ -98,4 +102,17 @@ func TestWhatTheCallerHearsOfADecision(t *testing.T) {
 	require.ErrorContains(t, decide(facts{event: eventRetried, state: state.Failed, lost: true}).err, "write the file anew")
 	require.ErrorContains(t, decide(facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}).err, "excluded")
 	require.NoError(t, decide(facts{event: eventRetried, state: state.Uploading}).err, "that is what it is doing")
+}
+
+// TestWhatSettles: what a close or a rename sends may change again at once. What the
+// user, a timer or a mount sends does not.
+func TestWhatSettles(t *testing.T) {
+	settles := map[event]state.State{eventClosed: state.Writing, eventRenamed: state.Held,
+		eventDue: state.Held, eventRetried: state.Failed, eventMounted: state.Uploading}
+	for e, from := range settles {
+		d := decide(facts{event: e, state: from, size: 1, sameSize: true, sameMtime: backing.Yes, sameCtime: backing.Yes,
+			writer: backing.No, survived: backing.Yes})
+		require.Equal(t, state.Uploading, d.to, "event %d", e)
+		require.Equal(t, e == eventClosed || e == eventRenamed, d.settle, "event %d", e)
+	}
 }

@@ -133,9 +133,11 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 		defer s.mu.Unlock()
 		s.unlinked = true
 		s.stopDeferring()
+		s.settling.reset()
 		s.dropTransfer(errUnlinked)
 		s.answer(^uint64(0), errUnlinked)
 	}
+	u.madeOften.forget(key)
 	if err := u.journal.Delete(key); err != nil {
 		u.log.Error("not forgotten", "path", path, "error", err)
 	}

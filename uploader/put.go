@@ -202,12 +202,12 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 		if s.u.ctx.Err() != nil {
 			return nil, context.Cause(s.u.ctx)
 		}
-		s.requestUpload()
+		s.requestUpload(false)
 	}
 	for s.commits.running && ctx.Err() == nil {
 		s.cond.Wait()
 	}
-	done := statusOf(&s.rec, s.xfer, time.Time{})
+	done := s.u.statusOf(&s.rec, s.xfer, time.Time{})
 	switch {
 	case done.State == state.Completed:
 		return done, nil

@@ -44,6 +44,7 @@ type session struct {
 	prediction prediction  // the size that the file will have
 	digest     digest      // the MD5, in file order
 	commits    commits     // what the closes have asked for, and which wait
+	settling   settling    // the pause between a close and its commit
 	xfer       *transfer   // the Upload that the content goes to; nil while there is none
 
 	deferTimer *time.Timer // sends a held file that is not renamed in time
@@ -57,6 +58,7 @@ func newSession(u *Uploader, key backing.Key) *session {
 		digest:     digest{block: u.chunk},
 		prediction: prediction{chunk: u.chunk},
 		commits:    commits{waiters: map[*waiter]bool{}},
+		settling:   settling{pause: u.settle, limit: u.names.HoldFor},
 	}
 	s.prediction.reset()
 	s.observer = told{s}
@@ -157,7 +159,7 @@ func (s *session) recorded(err error) {
 
 // publish makes what is known now the status that is read from now on. mu is held.
 func (s *session) publish() {
-	s.status.Store(statusOf(&s.rec, s.xfer, s.commits.nextAttempt))
+	s.status.Store(s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt))
 }
 
 // change is called before every change of content. The first one since the last
@@ -282,6 +284,7 @@ func (s *session) decide(e event) decision {
 		size: s.content.size, writers: s.writers,
 		declared: s.rec.Upload.ID != "" || s.rec.Completing,
 		lost:     s.lost.any() || s.rec.State == state.Failed && s.rec.Kind == api.Damaged, completing: s.rec.Completing,
+		settling: s.settlesNow(),
 		survived: survived(s.rec.Boot == s.u.boot),
 	}
 	f.diskFull = e == eventClosed && s.observer.diskFull()
@@ -300,9 +303,12 @@ func (s *session) carryOut(d decision) {
 		return
 	}
 	s.commits.requested, s.commits.next = s.content.gen, nil
+	if d.to != state.Uploading {
+		s.settling.reset()
+	}
 	switch d.to {
 	case state.Uploading:
-		s.requestUpload()
+		s.requestUpload(d.settle)
 	case state.Interrupted:
 		s.interrupt(d.reason)
 	case state.Held:
@@ -321,6 +327,7 @@ func (s *session) carryOut(d decision) {
 // wait for any more; the caller answers it. mu is held.
 func (s *session) withdraw(why error) {
 	s.commits.next = nil
+	s.settling.reset()
 	if t := s.commits.target; t != nil {
 		t.withdrawn = true
 	}
@@ -339,6 +346,7 @@ func (s *session) finishLocally(to state.State, cause error) {
 // when the user says so. mu is held.
 func (s *session) interrupt(reason string) {
 	s.commits.requested, s.commits.next = s.content.gen, nil
+	s.settling.reset()
 	s.rec.Size = s.content.size
 	cause := &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
 	s.move(state.Interrupted, cause)
@@ -390,8 +398,8 @@ func (s *session) sendDeferred() {
 	}
 }
 
-// renamed looks at the name that the file has now: a held or excluded file with
-// a final name is sent. mu is held.
+// renamed looks at the name that the file has now: a held or excluded file with a final
+// name is sent, and one that settles with another name is not. mu is held.
 func (s *session) renamed() {
 	if !s.unlinked && s.u.ctx.Err() == nil {
 		s.carryOut(s.decide(eventRenamed))
@@ -422,10 +430,13 @@ func (s *session) lastClosed() {
 	case s.uncommitted() && !s.lost.any():
 		s.requestCommit() // saves
 		return
-	case s.rec.State == state.Held || s.rec.State == state.Excluded:
+	case s.rec.State == state.Held || s.rec.State == state.Excluded || s.settlesNow():
 		s.renamed() // it may have got another name while it was open
 		if s.rec.State == state.Held {
 			s.deferUpload()
+		}
+		if s.settlesNow() {
+			s.settle()
 		}
 	}
 	s.save()

@@ -30,6 +30,7 @@ type Status struct {
 	Error       string      `json:"error,omitempty"` // one line; failed, retrying, interrupted
 	NextAttempt time.Time   `json:"next_attempt,omitzero"`
 	Superseded  []string    `json:"superseded,omitempty"` // IDs of Files that held earlier content; they still exist
+	MadeOften   bool        `json:"made_often,omitempty"` // each close made a File, and there were many within a minute
 	Since       time.Time   `json:"since,omitzero"`       // of the state
 
 	parts     []string // IDs by part number, "" where not acknowledged
@@ -50,6 +51,15 @@ func (s *Status) Progress() string {
 		return ""
 	}
 	return fmt.Sprintf("%d/%d", s.Acked, s.Total)
+}
+
+// FilesMade is how many Files were made of the file.
+func (s *Status) FilesMade() int {
+	n := len(s.Superseded)
+	if s.FileID != "" {
+		n++
+	}
+	return n
 }
 
 // Snapshot is what `status` shows of a whole mount.
@@ -81,7 +91,7 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 		r = &journal.Record{Key: key, State: state.Empty}
 	}
 	r.Path = path
-	return statusOf(r, nil, time.Time{})
+	return u.statusOf(r, nil, time.Time{})
 }
 
 // Snapshot is what is known of the whole tree at about one moment.
@@ -106,7 +116,7 @@ func (u *Uploader) Snapshot() (Snapshot, error) {
 		if r.Parts, err = u.journal.Parts(r.Key); err != nil {
 			return snap, err
 		}
-		snap.Files = append(snap.Files, statusOf(r, nil, time.Time{}))
+		snap.Files = append(snap.Files, u.statusOf(r, nil, time.Time{}))
 	}
 	sort.Slice(snap.Files, func(i, j int) bool { return snap.Files[i].Path < snap.Files[j].Path })
 	return snap, nil
@@ -114,12 +124,13 @@ func (u *Uploader) Snapshot() (Snapshot, error) {
 
 // statusOf is the record as people see it, with the parts of the transfer x where
 // there is one. next is the time of the next attempt.
-func statusOf(r *journal.Record, x *transfer, next time.Time) *Status {
+func (u *Uploader) statusOf(r *journal.Record, x *transfer, next time.Time) *Status {
 	st := &Status{
 		Path: r.Path, State: r.State, Size: r.Size, Since: r.Since,
 		Filename: r.Spec.Filename, Purpose: r.Spec.Purpose, MimeType: r.Spec.MimeType,
 		UploadID: r.Upload.ID, ExpiresAt: r.Upload.ExpiresAt,
 		FileID: r.FileID, MD5: r.MD5, Error: r.Err, Superseded: r.Superseded, temporary: r.Temporary,
+		MadeOften: !u.opts.Background && u.madeOften.has(r.Key),
 	}
 	if r.State == state.Retrying {
 		st.NextAttempt = next

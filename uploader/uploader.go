@@ -68,6 +68,8 @@ type Options struct {
 	Purpose      string        // where no attribute says another
 	Names        NamePolicy
 	CloseTimeout time.Duration // how long Commit waits without one acknowledged byte; 0 is for ever
+	Background   bool          // no close waits
+	Settle       time.Duration // where none does, a file is sent when it has been closed and quiet for so long
 	SyncAfter    time.Duration // a closed file that waits so long is brought to the disk; 0 is DefaultSyncAfter
 	SyncOnClose  bool          // Close brings the tree to the disk
 	BootID       string        // of the running kernel; "": not known, and then no earlier boot is this one
@@ -96,19 +98,22 @@ type Uploader struct {
 
 	onUnreported atomic.Pointer[func(backing.Key)] // see OnUnreportedChange
 
+	settle time.Duration // see settling; 0 where closes wait
+
 	boot  string // boot ID, or what stands for one
 	syncs pendingSyncs
 
-	slots    *semaphore.Weighted // one for each API call under way; first come, first served
-	inflight atomic.Int64
-	jobs     *semaphore.Weighted // one for each commit under way
-	turns    turns
-	line     line
+	slots     *semaphore.Weighted // one for each API call under way; first come, first served
+	inflight  atomic.Int64
+	jobs      *semaphore.Weighted // one for each commit under way
+	madeOften madeOften
+	turns     turns
+	line      line
 
 	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
 	putting  map[backing.Key]bool // files that a Put has open
-	changed  chan struct{}        // closed and replaced when a session leaves the table or settles
+	changed  chan struct{}        // closed and replaced when a session leaves the table or has less to do
 }
 
 // Open opens the journal in o.StateDir and goes on with what an earlier daemon
@@ -143,6 +148,9 @@ func Open(o Options) (*Uploader, error) {
 	}
 	if o.PartSize == 0 {
 		u.chunk, u.block = api.MaxPart, api.MinPart
+	}
+	if o.Background {
+		u.settle = o.Settle
 	}
 	if u.boot == "" {
 		u.boot = "unknown since " + time.Now().Format(time.RFC3339Nano)
@@ -184,6 +192,7 @@ func (u *Uploader) Close() error {
 		// started any more past this loop.
 		s.mu.Lock()
 		s.stopDeferring()
+		s.settling.stop()
 		if s.xfer != nil {
 			s.xfer.end(context.Cause(u.ctx))
 		}
@@ -244,7 +253,7 @@ func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
 			s.rec.Path = path
 		}
 		s.content.size = s.rec.Size
-		s.status.Store(statusOf(&s.rec, nil, time.Time{}))
+		s.status.Store(u.statusOf(&s.rec, nil, time.Time{}))
 		u.sessions[key] = s
 	}
 	s.refs++
@@ -325,12 +334,13 @@ func (u *Uploader) Retry(path string) error {
 	if d.err != nil {
 		return fmt.Errorf("retry: %w", d.err)
 	}
+	s.sendSettling()
 	return nil
 }
 
 // Drain waits until no file is on its way to the API any more, or ctx ends, and
-// returns the paths that are left. Held files are sent at once: after a drain
-// no program can rename them any more.
+// returns the paths that are left. Held files, and those that settle, are sent at once:
+// after a drain no program can rename or change them any more.
 func (u *Uploader) Drain(ctx context.Context) []string {
 	for {
 		u.mu.Lock()
@@ -340,6 +350,7 @@ func (u *Uploader) Drain(ctx context.Context) []string {
 			s.mu.Lock()
 			s.observer.poll()
 			s.sendDeferred()
+			s.sendSettling()
 			// The File of a removed file is named once Complete has answered.
 			if s.commits.completing || !s.unlinked && (s.commits.running || s.rec.State.Pending()) {
 				left = append(left, s.rec.Path)

@@ -144,6 +144,7 @@ func (s *session) lose(off, end int64, err error) {
 		s.move(state.Failed, s.lost.err)
 	}
 	s.commits.next = nil
+	s.settling.reset()
 	s.answerRest(s.lost.err)
 }
 
@@ -361,6 +362,7 @@ func (w *Writer) Commit(ctx context.Context) error {
 		return err
 	}
 	wait := s.commits.newWaiter(gen)
+	s.sendSettling()
 	s.mu.Unlock()
 	return s.wait(ctx, wait, s.u.opts.CloseTimeout)
 }

@@ -46,6 +46,9 @@ file, you may read them. With --json, prints one object per file and line.`,
 	return cmd
 }
 
+// adviceOften is for a file of which each close has made a File.
+const adviceOften = "each close makes a File: mount with --close=background, which is made for this"
+
 // printInfo prints what has a value, one line each.
 func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) error {
 	fmt.Fprintln(w, mount.Printable(path))
@@ -77,7 +80,13 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 	line("filename", st.Filename)
 	line("purpose", st.Purpose)
 	line("mime type", st.MimeType)
+	if n := st.FilesMade(); n > 1 {
+		line("files made", fmt.Sprint(n))
+	}
 	line("earlier files", strings.Join(st.Superseded, ", "))
+	if st.MadeOften {
+		line("advice", adviceOften)
+	}
 	for i, id := range st.PartIDs {
 		line(fmt.Sprintf("part %d", i), id)
 	}

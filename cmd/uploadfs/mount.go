@@ -53,6 +53,7 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 		c.CloseBackground = mode == "background"
 		return err
 	})
+	f.DurationVar(&c.Settle, "settle", c.Settle, "with --close=background: upload a file so long after its last close or change")
 	f.Func("unseen-writers", "`MODE` of close for programs that cannot be observed: background commits after the last close, "+
 		"commit at each (default background)", func(s string) (err error) {
 		c.UnseenWriters, err = mount.ParseChoice(s, mount.UnseenModes)
