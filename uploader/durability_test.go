@@ -245,9 +245,11 @@ func TestLocalCopiesAfterAPowerCut(t *testing.T) {
 	require.Len(t, w.mem.Files(), 4, "nothing is sent by itself")
 
 	// What is known to be on the disk is not read again after the next one.
-	count := w.log.count("completed files compared after a restart of the machine")
+	compared := func() int { return w.log.count("completed files compared after a restart of the machine") }
+	require.Eventually(t, func() bool { return compared() == 1 }, patience, tick)
 	w.powerCut()
-	require.Equal(t, count, w.log.count("completed files compared after a restart of the machine"))
+	w.settle()
+	require.Equal(t, 1, compared())
 	w.uploaded("whole")
 }
 
