@@ -66,7 +66,7 @@ func TestScenarios(t *testing.T) {
 				if err := cannotCutPower(); err != nil {
 					t.Skip(err)
 				}
-				rounds = 5
+				rounds = 3
 			}
 			work := filepath.Join(dir, mode)
 			require.NoError(t, os.Mkdir(work, 0o755))

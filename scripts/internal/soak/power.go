@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader/api/local"
 )
 
 // power cuts the power of the filesystem that holds the state directory, at each step of
@@ -360,6 +362,7 @@ func (p *power) cut(m *moment, programs []*program, running *sync.WaitGroup) err
 		}
 	}
 	m.begun.Store(true)
+	p.set(unplugged)
 	pid := 0
 	if m.step != cleanEnd && m.step != secondLife {
 		var err error
@@ -390,6 +393,14 @@ func (p *power) cut(m *moment, programs []*program, running *sync.WaitGroup) err
 		err = errors.Join(err, f.err)
 	}
 	return errors.Join(err, p.boot())
+}
+
+// unplugged is the network of a machine without power: no new call is carried out.
+func unplugged(at local.Point) *local.Fault {
+	if at.Stage == local.StageDone {
+		return nil
+	}
+	return &local.Fault{Reset: true}
 }
 
 // boot brings the machine up again.

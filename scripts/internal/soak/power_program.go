@@ -289,7 +289,9 @@ func (f *program) write(path string, flags int, how manner, off int, piece, whol
 		if err := file.Sync(); err != nil {
 			return f.failed(err)
 		}
-		safe = onDisk
+		if !f.m.begun.Load() { // else ext4 may only have found that its transaction had ended
+			safe = onDisk
+		}
 		f.set(path, whole, safe, false)
 		if err := f.m.pass(synced); err != nil {
 			return err
