@@ -94,7 +94,9 @@ func (o opener) lives() fact {
 // tid, which waits for the answer.
 func (c *callers) closeFacts(tid uint32, h *handle) closeFacts {
 	f := closeFacts{dirty: h.writer.Dirty(), half: h.node.isHalf(h.number), unseen: c.unseen}
-	if !f.dirty {
+	mappable := h.node.mappable.Load()
+	f.mapsIt = func() fact { return no }
+	if !f.dirty && !mappable {
 		return f
 	}
 	f.neverExeced = func() fact { return unknown }
@@ -121,7 +123,25 @@ func (c *callers) closeFacts(tid uint32, h *handle) closeFacts {
 		}
 		return c.hasWritable(pid, h.ino)
 	}
+	if mappable {
+		f.mapsIt = sync.OnceValue(func() fact {
+			if pid == 0 {
+				return unknown
+			}
+			return c.mapsToWrite(pid, h.ino)
+		})
+	}
 	return f
+}
+
+// mapsToWrite reports whether what the process pid stores to a mapping goes into our
+// file ino.
+func (c *callers) mapsToWrite(pid int, ino uint64) fact {
+	mapped, err := procfs.MapsToWrite(pid, c.mountDevice(), ino)
+	if err != nil {
+		return unknown
+	}
+	return factOf(mapped)
 }
 
 // taskFacts fills in what /proc tells of the calling thread.

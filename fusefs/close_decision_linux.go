@@ -44,6 +44,9 @@ type closeFacts struct {
 	neverExeced func() fact
 	// holdsAnother: the caller has another writable descriptor of the file.
 	holdsAnother func() fact
+	// mapsIt: the caller has a shared, writable mapping of the file, and can go on
+	// storing to it.
+	mapsIt func() fact
 
 	unseen UnseenWriters
 }
@@ -71,11 +74,12 @@ const (
 	markHalf                           // the same, until the file is written anew
 	refuseHalf                         // an earlier writer left half a file: return its error
 	awaitExit                          // decide when the caller has ended
+	awaitMapping                       // decide when the caller has no mapping any more
 )
 
 func (a closeAction) String() string {
 	return [...]string{"reportError", "sendFull", "commitAndWait", "commitLater",
-		"markInterrupted", "markHalf", "refuseHalf", "awaitExit"}[a]
+		"markInterrupted", "markHalf", "refuseHalf", "awaitExit", "awaitMapping"}[a]
 }
 
 // decideClose decides what a FLUSH means. The order of its rules is part of them.
@@ -89,6 +93,9 @@ func decideClose(f closeFacts) closeAction {
 
 func decideContent(f closeFacts) closeAction {
 	if !f.dirty {
+		if f.inExec != yes && f.mapsIt() == yes {
+			return awaitMapping // stores may follow
+		}
 		return reportError
 	}
 	if f.inExec == yes {
@@ -118,10 +125,13 @@ func decideContent(f closeFacts) closeAction {
 	case f.exiting == yes:
 		return commitAndWait // it has given up its descriptors
 	}
-	switch f.holdsAnother() {
-	case yes:
+	another := f.holdsAnother()
+	switch {
+	case another == yes:
 		return sendFull
-	case no:
+	case f.mapsIt() == yes:
+		return awaitMapping
+	case another == no:
 		return commitAndWait
 	}
 	return unseenAction(f.unseen)

@@ -16,6 +16,7 @@ func facts(changes ...func(*closeFacts)) closeFacts {
 	f.neverExeced = func() fact { return no }
 	f.openerGoesOn = func() fact { return no }
 	f.holdsAnother = func() fact { return no }
+	f.mapsIt = func() fact { return no }
 	for _, change := range changes {
 		change(&f)
 	}
@@ -39,6 +40,7 @@ func hidden(later bool) func(*closeFacts) {
 		f.inExec, f.exiting, f.exit = unknown, unknown, exitFact{later: later}
 		f.neverExeced = func() fact { return unknown }
 		f.holdsAnother = func() fact { return unknown }
+		f.mapsIt = func() fact { return unknown }
 	}
 }
 
@@ -50,9 +52,13 @@ func holds(another fact) func(*closeFacts) {
 	return func(f *closeFacts) { f.holdsAnother = func() fact { return another } }
 }
 
+func maps(it fact) func(*closeFacts) {
+	return func(f *closeFacts) { f.mapsIt = func() fact { return it } }
+}
+
 func TestDecideClose(t *testing.T) {
 	clean := func(f *closeFacts) { f.dirty, f.openerGoesOn, f.holdsAnother = false, nil, nil }
-	exec := func(f *closeFacts) { f.inExec, f.openerGoesOn, f.holdsAnother = yes, nil, nil }
+	exec := func(f *closeFacts) { f.inExec, f.openerGoesOn, f.holdsAnother, f.mapsIt = yes, nil, nil, nil }
 	half := func(f *closeFacts) { f.half = true }
 	neverExeced := func(f *closeFacts) { f.neverExeced = func() fact { return yes } }
 	execUnknown := func(f *closeFacts) { f.neverExeced = func() fact { return unknown } }
@@ -69,6 +75,19 @@ func TestDecideClose(t *testing.T) {
 		{"nothing has changed", facts(clean), reportError},
 		{"nothing has changed, and the caller is killed", facts(clean, killedBy(syscall.SIGKILL)), reportError},
 		{"inside execve", facts(exec), sendFull},
+		{"inside execve, and nothing has changed", facts(clean, exec), reportError},
+
+		{"mapped", facts(maps(yes)), awaitMapping},
+		{"mapped, and nothing has changed yet", facts(clean, maps(yes)), awaitMapping},
+		{"mapped, another descriptor", facts(maps(yes), holds(yes)), sendFull},
+		{"mapped, descriptors unknown", facts(maps(yes), holds(unknown)), awaitMapping},
+		{"mapped, descriptors unknown, commit", facts(maps(yes), holds(unknown), commit), awaitMapping},
+		{"mapped by a helper", facts(maps(yes), withOpener(yes)), sendFull},
+		{"mapped half", facts(maps(yes), half), awaitMapping},
+		{"an exiting program maps nothing", facts(maps(yes), exits(0)), commitAndWait},
+		{"mappings unknown", facts(maps(unknown)), commitAndWait},
+		{"mappings unknown, and nothing has changed", facts(clean, maps(unknown)), reportError},
+		{"mappings and descriptors unknown", facts(maps(unknown), holds(unknown)), sendFull},
 
 		{"the last descriptor", facts(), commitAndWait},
 		{"another descriptor", facts(holds(yes)), sendFull},

@@ -28,6 +28,7 @@ type handle struct {
 	number   uint64           // among the writers of the node
 	opener   opener           // if writable
 	exits    sync.WaitGroup   // decisions about it that wait for the end of a program
+	mappings mappingWatches   // of its FLUSHes
 	writer   *uploader.Writer // nil unless writable
 }
 
@@ -52,8 +53,10 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint
 		}
 		h.opener = n.root.callers.opener(callerPid(ctx))
 		h.number = n.addWriter()
+		h.mappings = mappingWatches{running: map[int]*mappingWatch{}, released: make(chan struct{})}
 		if flags&unix.O_ACCMODE == unix.O_RDWR {
 			w.Mappable()
+			n.mappable.Store(true)
 		}
 		if predictor := n.root.callers.copySource(h.opener.Process, h.ino); predictor != nil {
 			w.SetPredictor(predictor)

@@ -29,9 +29,12 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 		action = decideClose(facts)
 	}
 	var err error
-	if action == commitAndWait {
+	switch action {
+	case commitAndWait:
 		err = h.commit(ctx, tid)
-	} else {
+	case awaitMapping:
+		err = h.awaitMapping(tid)
+	default:
 		err = h.apply(action)
 	}
 	if err == nil {
@@ -99,7 +102,8 @@ func (h *handle) Release(ctx context.Context) syscall.Errno {
 
 // release closes the backing file first: the uploader then looks for other
 // descriptors that can write to it, and must not find this one. Where a FLUSH is
-// to be decided when its caller has ended, the content waits for that.
+// to be decided when its caller has ended, or maps the file no more, the content waits
+// for that.
 func (h *handle) release() error {
 	err := h.node.closeFile(h.file)
 	h.closeReadOnly()
@@ -107,9 +111,11 @@ func (h *handle) release() error {
 		h.opener.close()
 		return err
 	}
-	if h.node.exits.pending(h) {
+	h.mappings.release()
+	if h.node.exits.pending(h) || h.mappings.pending() {
 		h.node.root.background.Go(func() {
 			h.exits.Wait()
+			h.mappings.wait()
 			h.closeWriter()
 		})
 	} else {

@@ -170,6 +170,7 @@ func (g *nameLock) takeNames(request func() fuse.Status) fuse.Status {
 // closes what is left open.
 func (g *nameLock) OnUnmount() {
 	g.RawFileSystem.OnUnmount()
+	close(g.root.ended)
 	g.root.handles.abandonAll()
 	g.root.background.Wait()
 	g.root.written.end()

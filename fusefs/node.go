@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -26,6 +27,7 @@ type root struct {
 	info       backing.Info // of the backing tree's own directory
 	callers    *callers
 	background sync.WaitGroup // goroutines that outlive the request that started them
+	ended      chan struct{}  // closed when no request can arrive any more
 
 	// asRoot: new files can be given to the caller. Otherwise all files
 	// belong to the daemon's user, as they do on any mount of that user.
@@ -37,7 +39,7 @@ func newRoot(o Options, path WritePath) (*root, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &root{Options: o, path: path, info: info, callers: newCallers(o), asRoot: os.Geteuid() == 0}
+	r := &root{Options: o, path: path, info: info, callers: newCallers(o), asRoot: os.Geteuid() == 0, ended: make(chan struct{})}
 	o.Uploader.OnUnreportedChange(r.written.changed)
 	return r, nil
 }
@@ -50,6 +52,8 @@ type node struct {
 
 	mu    sync.Mutex // protects what follows, and the descriptors in files from being closed
 	files []*os.File // descriptors on the backing inode, of handles and open directories
+
+	mappable atomic.Bool // an open could have made a mapping that stores
 
 	writers uint64 // counts the handles that may write, since the node was made
 	half    uint64 // the last of them that was there when a program crashed; 0 for none

@@ -28,6 +28,8 @@ type observer interface {
 	mayHaveWritten(w *Writer) bool
 	// mayMap says that an open from now on can make a mapping that stores.
 	mayMap()
+	// closedMapped follows a close by a program that maps the file: its next store shows.
+	closedMapped()
 	// metadataChanged takes in a change of metadata that the daemon has made.
 	metadataChanged(before, after backing.Info)
 	// stamp is the state of the content at the last look; ok is false if it is not known.
@@ -76,6 +78,7 @@ func (told) ownChange()                                    {}
 func (told) epoch() uint64                                 { return 0 }
 func (told) startRevision(int64)                           {}
 func (told) mayMap()                                       {}
+func (told) closedMapped()                                 {}
 func (told) metadataChanged(_, _ backing.Info)             {}
 func (told) completed() (backing.Stamp, bool)              { return backing.Stamp{}, false }
 func (told) diskFull() bool                                { return false } // the WRITE would have failed

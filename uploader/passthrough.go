@@ -175,6 +175,12 @@ func (v *polled) mayHaveWritten(w *Writer) bool {
 
 func (v *polled) mayMap() { v.mappable = true }
 
+func (v *polled) closedMapped() {
+	if v.s.file.isOpen() {
+		v.showStores()
+	}
+}
+
 func (v *polled) metadataChanged(before, after backing.Info) {
 	if v.seen.Stamp() == before.Stamp() {
 		v.seen = after

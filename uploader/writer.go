@@ -337,8 +337,37 @@ func (w *Writer) Interrupt(reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.observer.poll()
+	s.interruptUncommitted(reason)
+}
+
+// interruptUncommitted interrupts content of which no close has spoken. mu is held.
+func (s *session) interruptUncommitted(reason string) {
 	if !s.unlinked && s.uncommitted() && !s.lost.any() {
 		s.interrupt(reason)
+	}
+}
+
+// CloseMapped follows a close by a program that can still change the content through a
+// mapping: nothing is committed. It returns what the content was, for InterruptChanged.
+func (w *Writer) CloseMapped() (closed uint64) {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observer.closedMapped()
+	s.hashAhead()
+	s.pump()
+	return s.content.gen
+}
+
+// InterruptChanged is Interrupt, unless the content is what it was at that
+// [Writer.CloseMapped].
+func (w *Writer) InterruptChanged(closed uint64, reason string) {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.observer.poll()
+	if s.content.gen != closed {
+		s.interruptUncommitted(reason)
 	}
 }
 

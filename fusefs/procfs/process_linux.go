@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,6 +63,16 @@ func (p Process) Alive() bool {
 	}
 	tid, err := livingThread(p.PID)
 	return err == nil && tid != 0
+}
+
+// ExitStatus is how the process has ended, while its parent has not waited for it; ok is
+// false if this cannot be seen, or not from here.
+func (p Process) ExitStatus() (status syscall.WaitStatus, ok bool) {
+	st, err := ReadStat(p.PID)
+	if err != nil || st.Start != p.Start || st.State != 'Z' || !MayTrace(p.PID, p.PID) {
+		return 0, false
+	}
+	return syscall.WaitStatus(st.ExitCode), true
 }
 
 // livingThread finds a thread of the process pid that has not ended; 0 if there is
