@@ -4,6 +4,7 @@ package fusefs_test
 
 import (
 	"bytes"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/fusefs"
 	"uploadfs/uploader/api/local"
 )
 
@@ -295,4 +297,36 @@ import sqlite3
 c = sqlite3.connect("file:db.sqlite?mode=ro", uri=True)
 print(c.execute("PRAGMA integrity_check").fetchone()[0], c.execute("SELECT count(*) FROM t").fetchone()[0])
 END`))
+}
+
+// TestAbortedWhileMapped: the kernel gives a mount up while a program maps a file that it
+// has closed. The daemon does not wait for that program.
+func TestAbortedWhileMapped(t *testing.T) {
+	if !isRoot() {
+		t.Skip("only root can mount fusectl")
+	}
+	s := newStack(t, stackOptions{})
+	p := s.start(mapScript+`
+os.chdir("/")
+fd = new(sys.argv[1])
+at = map(fd)
+os.close(fd)
+say("closed")
+`, s.path("f"))
+	p.expect("closed")
+	control := t.TempDir()
+	require.NoError(t, unix.Mount("none", control, "fusectl", 0, ""))
+	_, minor, _ := strings.Cut(s.Mount.Mounted().Device, ":")
+	err := os.WriteFile(join(control, minor, "abort"), []byte("1"), 0)
+	require.NoError(t, unix.Unmount(control, 0))
+	require.NoError(t, err)
+	s.Mount.Wait()
+	snapshot, err := s.Up.Snapshot()
+	require.NoError(t, err)
+	require.Len(t, snapshot.Files, 1)
+	require.Equal(t, "interrupted", string(snapshot.Files[0].State))
+	require.Zero(t, s.API.Stats().UploadsCreated)
+	require.NoError(t, fusefs.Unmount(s.Mount.Mounted(), true))
+	require.NoError(t, p.cmd.Process.Kill())
+	p.wait()
 }

@@ -404,7 +404,9 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 		s.xfer = nil
 		s.rec.Completing = false
 	}
-	s.u.madeOften.add(s.key, time.Now())
+	if !s.unlinked {
+		s.u.madeOften.add(s.key, time.Now())
+	}
 	// Not before it is recorded whose File it is.
 	defer func() { s.recorded(s.u.journal.Resolved(x.upload.ID)) }()
 	s.u.log.Info("completed", "path", s.rec.Path, "upload", x.upload.ID, "file", file.ID,

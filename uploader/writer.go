@@ -366,7 +366,7 @@ func (w *Writer) InterruptChanged(closed uint64, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.observer.poll()
-	if s.content.gen != closed {
+	if s.content.gen != closed && s.u.ctx.Err() == nil {
 		s.interruptUncommitted(reason)
 	}
 }
