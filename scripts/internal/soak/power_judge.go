@@ -115,7 +115,6 @@ func (p *power) judgeFile(ctx context.Context, f *program, l leftFile, u file, u
 	if state == "empty" && l.size == 0 {
 		return "empty", nil
 	}
-	damaged := false
 	for {
 		err := compareFile(p.api, p.d, l.path, l.sum)
 		switch {
@@ -123,17 +122,16 @@ func (p *power) judgeFile(ctx context.Context, f *program, l leftFile, u file, u
 			return "completed", fmt.Errorf("torn: %s is completed, and no close has spoken of its %d bytes", l.path, l.size)
 		case err == nil:
 			return "completed", nil
-		case !strings.HasPrefix(err.Error(), "wrong:") && !damaged:
-			return "completed", err
 		}
-		// A damaged copy is found in the background, and named.
-		damaged = true
+		// A damaged copy is found in the background, at any time from now on, and named.
 		state, stateErr := p.d.attr(l.path, "state")
-		if stateErr != nil {
-			return "damaged", stateErr
-		}
-		if state == "interrupted" {
+		switch {
+		case stateErr != nil:
+			return "damaged", errors.Join(err, stateErr)
+		case state == "interrupted":
 			return "damaged copy, named", nil
+		case !strings.HasPrefix(err.Error(), "wrong:"):
+			return "damaged", err
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
