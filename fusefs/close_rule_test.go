@@ -439,10 +439,11 @@ type process struct {
 	out *os.File
 }
 
-// start runs a Python script in the mount.
+// start runs a Python script in the mount. Without site packages (-S) Python starts in
+// half the time, and there are hundreds of starts.
 func (s *stack) start(script string, args ...string) *process {
 	s.t.Helper()
-	cmd := exec.Command("bash", append([]string{"-c", `cd "$MNT" && exec python3 -c "$SCRIPT" "$@"`, "bash"}, args...)...)
+	cmd := exec.Command("bash", append([]string{"-c", `cd "$MNT" && exec python3 -S -c "$SCRIPT" "$@"`, "bash"}, args...)...)
 	cmd.Env = append(os.Environ(), "MNT="+s.Dir, "HOME="+s.State, "SCRIPT="+script)
 	inR, inW, err := os.Pipe()
 	require.NoError(s.t, err)
