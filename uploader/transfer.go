@@ -39,8 +39,8 @@ type transfer struct {
 	feeding     bool // the feeder is at work
 	inflight    int
 	calls       sync.WaitGroup // the feeder, every part under way, and Complete
-	declaring   bool           // Create is under way: nothing but the daemon's end cuts it off
-	completing  bool           // the same of Complete
+	declaring   bool           // an attempt of Create is under way: nothing but the daemon's end cuts it off
+	completing  bool           // the same of Complete, with the pauses between its attempts
 	mayBeDone   bool           // a Complete whose outcome is not known may have made a File of it
 	done        bool           // the API has made a File of it
 	lastErr     error          // of the last attempt, if it failed and will be repeated
@@ -261,13 +261,12 @@ func (s *session) declare(x *transfer) error {
 	var spec api.Spec
 	current := func() api.Spec {
 		s.mu.Lock()
-		path = s.rec.Path
+		x.declaring, path = true, s.rec.Path
 		s.mu.Unlock()
 		spec = s.declaration(path, size)
 		return spec
 	}
 	created := time.Now().Add(-clockSkew) // unless the API says it
-	x.declaring = true
 	var up api.Upload
 	var err error
 	s.unlocked(func() {
@@ -372,8 +371,11 @@ func (s *session) noted(ctx context.Context, x *transfer) context.Context {
 func (x *transfer) noteAttempt(err error) {
 	switch {
 	case err == nil:
-	case x.declaring && x.err != nil:
-		x.giveUp(x.err)
+	case x.declaring:
+		x.declaring = false // until the next attempt
+		if x.err != nil {
+			x.giveUp(x.err)
+		}
 	case !x.completing:
 	case errors.Is(err, api.ErrOutcomeUnknown):
 		x.mayBeDone = true
