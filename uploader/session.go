@@ -383,6 +383,15 @@ func (s *session) deferUpload() {
 	})
 }
 
+// sendAsNamed carries out what was decided about a file that is sent under the name that
+// it has. A temporary file is one like any other from then on. mu is held.
+func (s *session) sendAsNamed(d decision) {
+	if d.to == state.Uploading {
+		s.rec.Temporary = false // recorded with the state
+	}
+	s.carryOut(d)
+}
+
 // stopDeferring ends what deferUpload began. mu is held.
 func (s *session) stopDeferring() {
 	if s.deferTimer != nil {
@@ -394,7 +403,7 @@ func (s *session) stopDeferring() {
 // sendDeferred sends a held file under the name it has. mu is held.
 func (s *session) sendDeferred() {
 	if !s.unlinked && s.u.ctx.Err() == nil {
-		s.carryOut(s.decide(eventDue))
+		s.sendAsNamed(s.decide(eventDue))
 	}
 }
 

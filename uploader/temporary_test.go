@@ -144,6 +144,39 @@ func TestATemporaryFileThatIsNotRenamed(t *testing.T) {
 	require.Equal(t, "f", w.uploaded("f").Filename)
 }
 
+// TestATemporaryFileThatWasSentKeepsItsName: the name that it was sent under is its final
+// one, so the close of a program that overwrites it tells the truth. Also after a crash.
+func TestATemporaryFileThatWasSentKeepsItsName(t *testing.T) {
+	for name, send := range map[string]func(w *harness){
+		"retried": func(w *harness) { require.NoError(t, w.up.Retry("f")) },
+		"drained": func(w *harness) {
+			ctx, cancel := timeout()
+			defer cancel()
+			require.Empty(t, w.up.Drain(ctx))
+		},
+		"interrupted and retried": func(w *harness) {
+			f := w.openFile("f")
+			f.writeAt(0, data(chunk, 2))
+			w.crash()
+			require.Equal(t, state.Interrupted, w.status("f").State)
+			require.NoError(t, w.up.Retry("f"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newHarness(t, patient)
+			w.putTemporary("f", data(2*chunk, 1))
+			send(w)
+			w.settle()
+			w.uploaded("f")
+			require.NoError(t, w.put("f", data(chunk, 3)))
+			w.uploaded("f")
+			w.crash()
+			require.NoError(t, w.put("f", data(chunk, 4)))
+			w.uploaded("f")
+		})
+	}
+}
+
 func TestTemporaryFilesAreNotHeld(t *testing.T) {
 	w := newHarness(t, names(uploader.NamePolicy{HoldFor: time.Hour, NoHold: true}))
 	f := w.create("f", uploader.Temporary)

@@ -330,7 +330,7 @@ func (u *Uploader) Retry(path string) error {
 		s.recordClose() // the user speaks for the content as it is now
 	}
 	s.commits.forced = d.to == state.Uploading
-	s.carryOut(d)
+	s.sendAsNamed(d)
 	if d.err != nil {
 		return fmt.Errorf("retry: %w", d.err)
 	}
