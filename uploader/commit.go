@@ -299,13 +299,14 @@ func (s *session) completeUpload(t *target, md5 string) error {
 	if x == nil {
 		return errSuperseded // given up since
 	}
-	endTurn, err := s.takeTurn(x)
+	slot := s.u.schedule.ticket(small)
+	endTurn, err := s.takeTurn(x, slot)
 	if err != nil {
 		return err
 	}
 	defer endTurn()
+	defer slot.free()
 	if err = s.givenUp(t, x); err != nil {
-		s.u.freeSlot()
 		return err
 	}
 	before := s.rec.Completing // an earlier call may have been carried out
@@ -316,7 +317,10 @@ func (s *session) completeUpload(t *target, md5 string) error {
 	x.completing, x.mayBeDone, s.commits.completing = true, before, true
 	var file api.File
 	durable := s.rec.Durable != (backing.Stamp{})
-	s.unlocked(func() { file, err = s.callComplete(x, md5, before, durable) })
+	s.unlocked(func() {
+		file, err = s.callComplete(x, md5, before, durable)
+		slot.free()
+	})
 	x.completing, s.commits.completing = false, false
 	x.done, x.mayBeDone = err == nil, errors.Is(err, api.ErrOutcomeUnknown)
 	x.calls.Done()
@@ -360,12 +364,12 @@ func (s *session) givenUp(t *target, x *transfer) error {
 // takeTurn waits until no Upload that only its content tells apart is being
 // completed, and for a slot. The caller ends the turn when the journal has the
 // File, and frees the slot after its call. mu is held, but not while it waits.
-func (s *session) takeTurn(x *transfer) (end func(), err error) {
+func (s *session) takeTurn(x *transfer, slot *ticket) (end func(), err error) {
 	s.unlocked(func() {
 		if end, err = s.u.turns.take(x.life, x.spec); err != nil {
 			return
 		}
-		if err = s.u.acquire(x.life); err != nil {
+		if err = slot.take(x.life); err != nil {
 			end()
 		}
 	})
@@ -373,10 +377,8 @@ func (s *session) takeTurn(x *transfer) (end func(), err error) {
 }
 
 // callComplete calls Complete; repeated says that an earlier call may have been
-// carried out, durable that the content is recorded as on the disk. It frees the slot.
-// mu is not held.
+// carried out, durable that the content is recorded as on the disk. mu is not held.
 func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool) (api.File, error) {
-	defer s.u.freeSlot()
 	if durable && !repeated {
 		// After a power cut the next mount goes on with this content. It would make
 		// a second File of it if it did not know that there may be one.

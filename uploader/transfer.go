@@ -102,14 +102,24 @@ func (s *session) dropTransfer(why error) {
 		if id == "" || made || time.Now().After(expires) {
 			return
 		}
-		ctx, cancel := context.WithTimeout(s.u.ctx, cancelGrace)
-		defer cancel()
-		if err := s.u.opts.Backend.Cancel(ctx, id); err != nil {
+		if err := s.u.cancelUpload(id); err != nil {
 			s.u.log.Warn("upload not cancelled; it expires by itself", "upload", id, "error", err)
 			return
 		}
 		s.u.log.Info("upload cancelled", "upload", id, "why", api.OneLine(why))
 	})
+}
+
+// cancelUpload tells the API that an Upload is given up.
+func (u *Uploader) cancelUpload(id string) error {
+	ctx, cancel := context.WithTimeout(u.ctx, cancelGrace)
+	defer cancel()
+	slot := u.schedule.ticket(small)
+	if err := slot.take(ctx); err != nil {
+		return err
+	}
+	defer slot.free()
+	return u.opts.Backend.Cancel(ctx, id)
 }
 
 // end stops whatever the transfer is doing, but for a Create or Complete: without its
@@ -214,22 +224,25 @@ func (s *session) feed(x *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for err == nil && s.nextPart(x) != nil {
-		s.mu.Unlock()
-		err = s.u.acquire(x.ctx)
-		s.mu.Lock()
+		slot := s.u.schedule.ticket(s.u.kindOf(s.nextPart(x).n))
+		s.unlocked(func() { err = slot.take(x.ctx) })
 		if err != nil {
 			break
 		}
 		p := s.nextPart(x)
+		if p != nil && s.u.kindOf(p.n) != slot.kind {
+			slot.free()
+			continue
+		}
 		if p == nil || s.openFile() != nil {
-			s.u.freeSlot()
+			slot.free()
 			break
 		}
 		p.sending, p.tried = true, true
 		p.gen, p.epoch = s.content.gen, s.observer.epoch()
 		x.inflight++
 		file := s.file.f
-		s.call(x, func() { s.send(x, p, file) })
+		s.call(x, func() { s.send(x, p, file, slot) })
 	}
 	if err != nil {
 		x.end(err)
@@ -248,13 +261,14 @@ func (s *session) declare(x *transfer) error {
 		return nil
 	}
 	spec := s.declaration(path, x.spec.Bytes)
-	if err := s.u.acquire(x.ctx); err != nil {
+	slot := s.u.schedule.ticket(small)
+	if err := slot.take(x.ctx); err != nil {
 		return err
 	}
+	defer slot.free()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x.err != nil {
-		s.u.freeSlot()
 		return x.err
 	}
 	created := time.Now().Add(-clockSkew) // unless the API says it
@@ -263,7 +277,7 @@ func (s *session) declare(x *transfer) error {
 	var err error
 	s.unlocked(func() {
 		up, err = s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
-		s.u.freeSlot()
+		slot.free()
 	})
 	x.declaring = false
 	if err != nil {
@@ -287,12 +301,12 @@ func (s *session) declare(x *transfer) error {
 	return nil
 }
 
-// send sends one part and records the receipt.
-func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
+// send sends one part and records the receipt. It frees the slot.
+func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	sum := &summing{from: file, base: p.off, at: p.off}
 	started := time.Now()
 	id, err := s.u.opts.Backend.AddPart(s.noted(x.ctx, x), x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
-	s.u.freeSlot()
+	slot.free()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()

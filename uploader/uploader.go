@@ -21,7 +21,7 @@
 //
 // All belong to the Uploader, which waits for them in Close: a commit (one per
 // session, bounded by jobs), a feeder and the parts in flight (one transfer each,
-// bounded by slots), the hashing, and the asking for a size.
+// bounded by the schedule), the hashing, and the asking for a size.
 package uploader
 
 import (
@@ -32,7 +32,6 @@ import (
 	"log/slog"
 	"sort"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -63,7 +62,8 @@ type Options struct {
 	Tree         *backing.Tree // stays the caller's; nil for an Uploader that only puts, see OpenPut
 	StateDir     string        // the journal lives there
 	PartSize     int64         // bytes of a chunk; 0 is auto: as large as can be, at the end so that all slots are busy
-	Parallel     int           // API calls under way over all files
+	Parallel     int           // large parts under way over all files
+	SmallPart    int64         // bytes up to which a part is a small call; 0 is [api.SmallPart]
 	Checksum     bool          // send the MD5 with Complete
 	Purpose      string        // where no attribute says another
 	Names        NamePolicy
@@ -97,8 +97,7 @@ type Uploader struct {
 	boot  string // boot ID, or what stands for one
 	syncs pendingSyncs
 
-	slots    *semaphore.Weighted // one for each API call under way; first come, first served
-	inflight atomic.Int64
+	schedule *scheduler          // which call goes next
 	jobs     *semaphore.Weighted // one for each commit under way
 	turns    turns
 	line     line
@@ -117,6 +116,9 @@ func Open(o Options) (*Uploader, error) {
 	if o.Parallel == 0 {
 		o.Parallel = DefaultParallel
 	}
+	if o.SmallPart == 0 {
+		o.SmallPart = api.SmallPart
+	}
 	if o.Purpose == "" {
 		o.Purpose = DefaultPurpose
 	}
@@ -130,7 +132,7 @@ func Open(o Options) (*Uploader, error) {
 	u := &Uploader{
 		opts: o, tree: o.Tree, names: o.Names, log: o.Logger,
 		chunk: o.PartSize, block: o.PartSize,
-		slots:    semaphore.NewWeighted(int64(o.Parallel)),
+		schedule: newScheduler(o.Parallel),
 		jobs:     semaphore.NewWeighted(int64(o.Parallel) * commitsPerSlot),
 		turns:    turns{taken: map[api.Spec]chan struct{}{}},
 		sessions: map[backing.Key]*session{},
@@ -195,20 +197,6 @@ func (u *Uploader) Close() error {
 		}
 	}
 	return u.journal.Close()
-}
-
-// acquire takes a slot for one API call.
-func (u *Uploader) acquire(ctx context.Context) error {
-	if err := u.slots.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
-	}
-	u.inflight.Add(1)
-	return nil
-}
-
-func (u *Uploader) freeSlot() {
-	u.inflight.Add(-1)
-	u.slots.Release(1)
 }
 
 // refKey finds the session of a file, or makes it from what the journal knows, and
