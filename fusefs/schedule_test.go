@@ -2,7 +2,9 @@ package fusefs_test
 
 import (
 	"context"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -68,4 +70,79 @@ func TestASmallFileDoesNotWaitForLargeParts(t *testing.T) {
 	open()
 	s.drained()
 	s.sameAsFile("large")
+}
+
+// failComplete answers Complete of Uploads of this size with 500. attempted receives
+// once for each of them.
+func (s *stack) failComplete(size int64) (attempted <-chan struct{}) {
+	reached := make(chan struct{}, 1000)
+	var seen sync.Map
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Stage != local.StageHead || p.Op != local.OpComplete {
+			return nil
+		}
+		for _, u := range s.API.Uploads() {
+			if u.ID == p.ID && u.Bytes == size {
+				if _, again := seen.LoadOrStore(p.ID, true); !again {
+					reached <- struct{}{}
+				}
+				return &local.Fault{Status: 500, Message: "The server had an error."}
+			}
+		}
+		return nil
+	})
+	s.t.Cleanup(func() { s.API.SetIntercept(nil) })
+	return reached
+}
+
+// TestAFileThatIsRetriedHoldsNothing: more files than there are jobs of either kind fail
+// for ever, and others are uploaded at once.
+func TestAFileThatIsRetriedHoldsNothing(t *testing.T) {
+	for name, c := range map[string]struct {
+		bad  int
+		size int64
+	}{"small": {65, 1000}, "large": {17, 1<<20 + 1}} {
+		t.Run(name, func(t *testing.T) {
+			s := newStack(t, stackOptions{Background: true})
+			attempted := s.failComplete(c.size)
+			s.run(`for i in $(seq $1); do head -c $2 /dev/zero > bad$i; done`, fmt.Sprint(c.bad), fmt.Sprint(c.size))
+			await(t, attempted, c.bad)
+			s.run(`printf 12345 > small; head -c $((2 << 20)) /dev/zero > large`)
+			for _, f := range []string{"small", "large"} {
+				s.eventually(f, "completed")
+				s.sameAsFile(f)
+			}
+			require.NotEqual(t, "completed", s.attr("bad1", "state"))
+			s.API.SetIntercept(nil)
+			s.drained()
+			s.sameAsFile("bad2")
+		})
+	}
+}
+
+// TestFilesOfOneNameWaitForEachOther: Complete fails for a file, and many others have its
+// name and size. Files with other names are uploaded meanwhile, and once the first one has
+// been tried for long enough, the others are too.
+func TestFilesOfOneNameWaitForEachOther(t *testing.T) {
+	s := newStack(t, stackOptions{Background: true})
+	var first atomic.Pointer[string] // the Upload that never gets complete
+	attempted := make(chan struct{}, 10000)
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Stage == local.StageHead && p.Op == local.OpComplete {
+			first.CompareAndSwap(nil, &p.ID)
+			if *first.Load() == p.ID {
+				attempted <- struct{}{}
+				return &local.Fault{Status: 500, Message: "The server had an error."}
+			}
+		}
+		return nil
+	})
+	s.run(`for i in $(seq 70); do mkdir $i; printf 12345 > $i/same; done`)
+	await(t, attempted, 2)
+	s.run(`printf 12345 > other`)
+	s.eventually("other", "completed")
+	require.Eventually(t, func() bool { return s.ended("completed") == 70 }, patience, 20*time.Millisecond)
+	s.API.SetIntercept(nil)
+	s.drained()
+	require.Equal(t, 71, s.ended("completed"))
 }

@@ -40,15 +40,17 @@ func (s *session) startCommit() {
 // long as closes speak of later ones meanwhile.
 func (s *session) commitAll() {
 	u := s.u
-	if u.jobs.Acquire(u.ctx, 1) == nil {
-		defer u.jobs.Release(1)
-	}
 	u.ref(s)
 	defer u.unref(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.job.leave()
 	// A close that spoke of a later content may have decided otherwise about it.
 	for s.commits.next != nil && !s.unlinked {
+		if !s.admitted(s.commits.next.size) {
+			s.admit(s.commits.next.size)
+			continue
+		}
 		t := s.commits.next
 		s.setTargets(t, t)
 		err := s.commit(t)
@@ -299,13 +301,15 @@ func (s *session) completeUpload(t *target, md5 string) error {
 	if x == nil {
 		return errSuperseded // given up since
 	}
-	slot := s.u.schedule.ticket(small)
-	endTurn, err := s.takeTurn(x, slot)
+	slot := s.u.schedule.ticket(opComplete, small, s.job)
+	slot.turn = s.u.turns.turn(x.spec)
+	defer slot.turn.end() // when the journal has the File
+	defer slot.free()
+	var err error
+	s.unlocked(func() { err = slot.Begin(x.life) })
 	if err != nil {
 		return err
 	}
-	defer endTurn()
-	defer slot.free()
 	if err = s.givenUp(t, x); err != nil {
 		return err
 	}
@@ -318,7 +322,7 @@ func (s *session) completeUpload(t *target, md5 string) error {
 	var file api.File
 	durable := s.rec.Durable != (backing.Stamp{})
 	s.unlocked(func() {
-		file, err = s.callComplete(x, md5, before, durable)
+		file, err = s.callComplete(x, md5, before, durable, slot)
 		slot.free()
 	})
 	x.completing, s.commits.completing = false, false
@@ -361,24 +365,9 @@ func (s *session) givenUp(t *target, x *transfer) error {
 	return nil
 }
 
-// takeTurn waits until no Upload that only its content tells apart is being
-// completed, and for a slot. The caller ends the turn when the journal has the
-// File, and frees the slot after its call. mu is held, but not while it waits.
-func (s *session) takeTurn(x *transfer, slot *ticket) (end func(), err error) {
-	s.unlocked(func() {
-		if end, err = s.u.turns.take(x.life, x.spec); err != nil {
-			return
-		}
-		if err = slot.take(x.life); err != nil {
-			end()
-		}
-	})
-	return end, err
-}
-
 // callComplete calls Complete; repeated says that an earlier call may have been
 // carried out, durable that the content is recorded as on the disk. mu is not held.
-func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool) (api.File, error) {
+func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool, slot *ticket) (api.File, error) {
 	if durable && !repeated {
 		// After a power cut the next mount goes on with this content. It would make
 		// a second File of it if it did not know that there may be one.
@@ -390,7 +379,7 @@ func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool) 
 	for i, p := range x.parts {
 		ids[i] = p.id
 	}
-	return s.u.opts.Backend.Complete(s.checked(x, repeated), x.upload.ID, ids, md5)
+	return s.u.opts.Backend.Complete(s.checked(x, repeated, slot), x.upload.ID, ids, md5)
 }
 
 // recordFile records that the API holds the content of the target, which x has

@@ -3,6 +3,7 @@ package uploader
 import (
 	"context"
 	"sync"
+	"time"
 
 	"uploadfs/uploader/api"
 )
@@ -15,11 +16,15 @@ const (
 	large             // any other part
 )
 
-// scheduler decides which call to the API goes next. A call takes a slot of its
-// kind, so a small one never waits for a large part.
+// scheduler decides which call to the API goes next, and which file is worked on. A
+// call takes a slot of its kind, so a small one never waits for a large part. A
+// commit takes a job, of the kind of its file. Neither a slot nor a job is held while
+// a call waits for its next attempt, or a file for another of equal name and size.
 type scheduler struct {
 	mu    sync.Mutex // guards everything below, and is a leaf
 	lanes [2]lane    // by kind
+	queue queue
+	timer *time.Timer // dispatches when time alone lets something go
 }
 
 // lane has the slots of one kind of call, and the calls that wait for one.
@@ -30,12 +35,12 @@ type lane struct {
 }
 
 func newScheduler(parallel int) *scheduler {
-	q := &scheduler{}
+	q := &scheduler{queue: newQueue(parallel)}
 	q.lanes[small].slots, q.lanes[large].slots = api.SmallCalls, parallel
 	return q
 }
 
-// kindOf is the kind of a part of n bytes.
+// kindOf is the kind of a part, or of a file, of n bytes.
 func (u *Uploader) kindOf(n int64) kind {
 	if n <= u.opts.SmallPart {
 		return small
@@ -50,25 +55,41 @@ func (q *scheduler) largeParts() int {
 	return q.lanes[large].taken
 }
 
-// ticket is one call's way through the schedule. One goroutine at a time uses it.
+// ticket is one call's way through the schedule: the [api.Attempts] of the call. It
+// waits for a slot, holds it for one attempt, and waits again.
 type ticket struct {
-	q     *scheduler
-	kind  kind
+	q      *scheduler
+	op     operation
+	kind   kind
+	job    *job  // of the file; nil for a Cancel
+	turn   *turn // is taken before the slot; nil where there is none to wait for
+	paused bool
+
 	ready chan struct{} // closed when holds is set
 	holds bool          // a slot; scheduler.mu guards it while the ticket waits
 }
 
-// ticket is for one call.
-func (q *scheduler) ticket(k kind) *ticket { return &ticket{q: q, kind: k} }
+var _ api.Attempts = (*ticket)(nil)
 
-// take waits for a slot. A ticket that holds one keeps it.
-func (t *ticket) take(ctx context.Context) error {
-	q := t.q
-	q.mu.Lock()
+// ticket is for one call.
+func (q *scheduler) ticket(op operation, k kind, j *job) *ticket {
+	return &ticket{q: q, op: op, kind: k, job: j}
+}
+
+// Begin waits for the turn and a slot. A ticket that holds a slot keeps it.
+func (t *ticket) Begin(ctx context.Context) error {
 	if t.holds {
-		q.mu.Unlock()
 		return nil
 	}
+	if t.turn != nil && t.turn.over == nil {
+		t.Pause()
+		if err := t.turn.take(ctx); err != nil {
+			return err
+		}
+	}
+	t.resume()
+	q := t.q
+	q.mu.Lock()
 	t.ready = make(chan struct{})
 	l := &q.lanes[t.kind]
 	l.waiting = append(l.waiting, t)
@@ -89,14 +110,42 @@ func (t *ticket) take(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// free gives the slot back, if the ticket holds one.
+// End gives the slot back after an attempt.
+func (t *ticket) End(err error) {
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	t.q.queue.ended(t.op, err)
+	t.giveBack()
+}
+
+// Pause gives the job back until the next Begin, and a turn that was long enough.
+func (t *ticket) Pause() {
+	if t.paused {
+		return
+	}
+	t.paused = true
+	t.job.pause()
+	if t.turn != nil {
+		t.turn.yield()
+	}
+}
+
+func (t *ticket) resume() {
+	if t.paused {
+		t.paused = false
+		t.job.resume()
+	}
+}
+
+// free gives everything back but the turn. It follows every Begin.
 func (t *ticket) free() {
+	t.resume()
 	t.q.mu.Lock()
 	defer t.q.mu.Unlock()
 	t.giveBack()
 }
 
-// giveBack is free for a caller that holds scheduler.mu.
+// giveBack is for a caller that holds scheduler.mu.
 func (t *ticket) giveBack() {
 	if t.holds {
 		t.holds = false
@@ -105,7 +154,7 @@ func (t *ticket) giveBack() {
 	}
 }
 
-// dispatch lets the calls go that can. mu is held.
+// dispatch lets the calls go that can, and the files. mu is held.
 func (q *scheduler) dispatch() {
 	for k := range q.lanes {
 		for l := &q.lanes[k]; l.taken < l.slots && len(l.waiting) > 0; {
@@ -115,6 +164,22 @@ func (q *scheduler) dispatch() {
 			t.holds = true
 			close(t.ready)
 		}
+	}
+	q.wake(q.queue.dispatch(time.Now()))
+}
+
+// wake dispatches again at that time, or sooner. mu is held.
+func (q *scheduler) wake(at time.Time) {
+	if q.timer != nil {
+		q.timer.Stop()
+		q.timer = nil
+	}
+	if !at.IsZero() {
+		q.timer = time.AfterFunc(time.Until(at), func() {
+			q.mu.Lock()
+			defer q.mu.Unlock()
+			q.dispatch()
+		})
 	}
 }
 

@@ -45,6 +45,7 @@ type session struct {
 	digest     digest      // the MD5, in file order
 	commits    commits     // what the closes have asked for, and which wait
 	xfer       *transfer   // the Upload that the content goes to; nil while there is none
+	job        *job        // the commits' place in the schedule, with a lock of its own
 
 	deferTimer *time.Timer // sends a held file that is not renamed in time
 }
@@ -57,6 +58,7 @@ func newSession(u *Uploader, key backing.Key) *session {
 		digest:     digest{block: u.chunk},
 		prediction: prediction{chunk: u.chunk},
 		commits:    commits{waiters: map[*waiter]bool{}},
+		job:        u.schedule.job(),
 	}
 	s.prediction.reset()
 	s.observer = told{s}

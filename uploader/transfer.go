@@ -114,12 +114,9 @@ func (s *session) dropTransfer(why error) {
 func (u *Uploader) cancelUpload(id string) error {
 	ctx, cancel := context.WithTimeout(u.ctx, cancelGrace)
 	defer cancel()
-	slot := u.schedule.ticket(small)
-	if err := slot.take(ctx); err != nil {
-		return err
-	}
+	slot := u.schedule.ticket(opOther, small, nil)
 	defer slot.free()
-	return u.opts.Backend.Cancel(ctx, id)
+	return u.opts.Backend.Cancel(api.WithAttempts(ctx, slot), id)
 }
 
 // end stops whatever the transfer is doing, but for a Create or Complete: without its
@@ -224,8 +221,8 @@ func (s *session) feed(x *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for err == nil && s.nextPart(x) != nil {
-		slot := s.u.schedule.ticket(s.u.kindOf(s.nextPart(x).n))
-		s.unlocked(func() { err = slot.take(x.ctx) })
+		slot := s.u.schedule.ticket(opPart, s.u.kindOf(s.nextPart(x).n), s.job)
+		s.unlocked(func() { err = slot.Begin(x.ctx) })
 		if err != nil {
 			break
 		}
@@ -261,8 +258,8 @@ func (s *session) declare(x *transfer) error {
 		return nil
 	}
 	spec := s.declaration(path, x.spec.Bytes)
-	slot := s.u.schedule.ticket(small)
-	if err := slot.take(x.ctx); err != nil {
+	slot := s.u.schedule.ticket(opCreate, small, s.job)
+	if err := slot.Begin(x.ctx); err != nil {
 		return err
 	}
 	defer slot.free()
@@ -276,7 +273,7 @@ func (s *session) declare(x *transfer) error {
 	var up api.Upload
 	var err error
 	s.unlocked(func() {
-		up, err = s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
+		up, err = s.u.opts.Backend.Create(api.WithAttempts(s.noted(x.ctx, x), slot), spec)
 		slot.free()
 	})
 	x.declaring = false
@@ -305,7 +302,8 @@ func (s *session) declare(x *transfer) error {
 func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	sum := &summing{from: file, base: p.off, at: p.off}
 	started := time.Now()
-	id, err := s.u.opts.Backend.AddPart(s.noted(x.ctx, x), x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
+	ctx := api.WithAttempts(s.noted(x.ctx, x), slot)
+	id, err := s.u.opts.Backend.AddPart(ctx, x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
 	slot.free()
 
 	s.mu.Lock()

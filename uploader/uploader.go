@@ -20,7 +20,7 @@
 // # Goroutines
 //
 // All belong to the Uploader, which waits for them in Close: a commit (one per
-// session, bounded by jobs), a feeder and the parts in flight (one transfer each,
+// session, bounded by the schedule), a feeder and the parts in flight (one transfer each,
 // bounded by the schedule), the hashing, and the asking for a size.
 package uploader
 
@@ -33,8 +33,6 @@ import (
 	"sort"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
@@ -49,11 +47,6 @@ const (
 	DefaultPurpose      = "user_data"
 	DefaultCloseTimeout = 10 * time.Minute
 )
-
-// commitsPerSlot is how many files may be on their way to the API for each slot.
-// A small file needs three calls one after the other, and while one of them waits
-// for its turn another file's call can have the slot.
-const commitsPerSlot = 4
 
 // Options say what an Uploader works with. All but Backend, Tree and StateDir
 // have defaults.
@@ -97,8 +90,7 @@ type Uploader struct {
 	boot  string // boot ID, or what stands for one
 	syncs pendingSyncs
 
-	schedule *scheduler          // which call goes next
-	jobs     *semaphore.Weighted // one for each commit under way
+	schedule *scheduler // which call goes next
 	turns    turns
 	line     line
 
@@ -133,8 +125,7 @@ func Open(o Options) (*Uploader, error) {
 		opts: o, tree: o.Tree, names: o.Names, log: o.Logger,
 		chunk: o.PartSize, block: o.PartSize,
 		schedule: newScheduler(o.Parallel),
-		jobs:     semaphore.NewWeighted(int64(o.Parallel) * commitsPerSlot),
-		turns:    turns{taken: map[api.Spec]chan struct{}{}},
+		turns:    turns{most: o.Listing.Limit, taken: map[api.Spec]chan struct{}{}},
 		sessions: map[backing.Key]*session{},
 		putting:  map[backing.Key]bool{},
 		changed:  make(chan struct{}),
