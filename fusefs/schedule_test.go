@@ -146,3 +146,36 @@ func TestFilesOfOneNameWaitForEachOther(t *testing.T) {
 	s.drained()
 	require.Equal(t, 71, s.ended("completed"))
 }
+
+// TestASlowLineIsShared: together the files take longer than an Upload lives, but each alone
+// does not. All are completed, and each byte is sent once.
+func TestASlowLineIsShared(t *testing.T) {
+	const files, size, rate = 8, 4 * mib, 4 * mib
+	s := newStack(t, stackOptions{Background: true, Stall: patience, API: local.Options{
+		UploadTTL: 6 * time.Second, Faults: local.Faults{RateTotal: rate},
+	}})
+	s.run(`for i in 1 2 3 4 5 6 7 8; do head -c "$1" /dev/urandom > f$i; done`, fmt.Sprint(size))
+	s.drained()
+	for i := range files {
+		s.sameAsFile(fmt.Sprint("f", i+1))
+	}
+	require.Len(t, s.API.Uploads(), files, "no Upload expired")
+	require.EqualValues(t, files, s.API.Stats().PartsStored, "nothing was sent twice")
+}
+
+// TestAFileThatNeverFitsIsTriedOnce: at the rate seen the file cannot be sent while an Upload
+// lives. It is declared once, alone, and fails; the others are completed.
+func TestAFileThatNeverFitsIsTriedOnce(t *testing.T) {
+	s := newStack(t, stackOptions{Background: true, Stall: patience, API: local.Options{
+		UploadTTL: 4 * time.Second, Faults: local.Faults{RateTotal: 2 * mib},
+	}})
+	s.run(`head -c $((2 << 20)) /dev/urandom > first`)
+	s.eventually("first", "completed")
+	s.run(`head -c $((16 << 20)) /dev/zero > never; head -c $((2 << 20)) /dev/urandom > last`)
+	s.drained()
+	s.sameAsFile("first")
+	s.sameAsFile("last")
+	require.Equal(t, "failed", s.attr("never", "state"))
+	require.Regexp(t, `an Upload of 16 MiB expired before it was sent at [0-9.]+ [KM]iB/s; that needs a line of 4.0 MiB/s`, s.attr("never", "error"))
+	require.Len(t, s.API.Uploads(), 3, "it was declared once")
+}

@@ -155,17 +155,22 @@ func (s *session) commit(t *target) error {
 			continue
 		}
 		replaced := s.xfer != nil && s.xfer.replaced > 0
+		life, rate := s.job.hopeless()
+		if rate > 0 && s.xfer != nil && !time.Now().Before(s.xfer.upload.ExpiresAt) {
+			again.expired = true
+		}
 		why := again.reason(err, outcomeKnown, replaced)
 		if why == "" {
 			if api.KindOf(err) == api.Gone {
 				s.dropTransfer(err)
-				return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: tooSlow(t.size, err)}
+				return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: tooSlow(t.size, life, rate, err)}
 			}
 			return err
 		}
 		s.u.log.Warn(why+", everything is sent again", "path", s.rec.Path, "error", err)
 		s.dropTransfer(err)
 		s.move(state.Uploading, nil)
+		s.admit(t.size)
 	}
 }
 
@@ -198,11 +203,16 @@ func (a *attempts) reason(err error, outcomeKnown, replaced bool) string {
 	return ""
 }
 
-// tooSlow says what a line would need for an Upload of n bytes that expired twice.
-func tooSlow(n int64, err error) string {
-	size := uint64(n)
+// tooSlow says what a line would need for n bytes in the life of an Upload. Two have
+// expired, or one that could not be in time at this rate, where it is not 0.
+func tooSlow(n int64, life time.Duration, rate float64, err error) string {
+	size, need := humanize.IBytes(uint64(n)), humanize.IBytes(uint64(float64(n)/max(life.Seconds(), 1))+1)
+	if rate > 0 {
+		return fmt.Sprintf("an Upload of %s expired before it was sent at %s/s; that needs a line of %s/s: %s",
+			size, humanize.IBytes(uint64(rate)), need, api.OneLine(err))
+	}
 	return fmt.Sprintf("two Uploads of %s expired before they were sent; that needs a line of %s/s: %s",
-		humanize.IBytes(size), humanize.IBytes(size/3600+1), api.OneLine(err))
+		size, need, api.OneLine(err))
 }
 
 // superseded reports why the content of the target cannot be committed any more, nil
@@ -233,6 +243,7 @@ func (s *session) transferAll(t *target) (md5 string, err error) {
 		return "", err
 	}
 	s.divide(x)
+	s.measureJob()
 	if err := s.observer.beginCommit(t, x); err != nil {
 		return "", err
 	}

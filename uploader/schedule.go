@@ -2,6 +2,7 @@ package uploader
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,7 @@ const (
 type scheduler struct {
 	mu    sync.Mutex // guards everything below, and is a leaf
 	lanes [2]lane    // by kind
+	line  line
 	queue queue
 	timer *time.Timer // dispatches when time alone lets something go
 }
@@ -65,6 +67,10 @@ type ticket struct {
 	turn   *turn // is taken before the slot; nil where there is none to wait for
 	paused bool
 
+	expires time.Time // the Upload does; among large parts the first to expire goes first
+	bytes   int64     // of a large part
+	began   float64   // by the line's clock
+
 	ready chan struct{} // closed when holds is set
 	holds bool          // a slot; scheduler.mu guards it while the ticket waits
 }
@@ -103,7 +109,7 @@ func (t *ticket) Begin(ctx context.Context) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if t.holds {
-		t.giveBack()
+		t.giveBack(false)
 	} else {
 		l.remove(t)
 	}
@@ -115,7 +121,7 @@ func (t *ticket) End(err error) {
 	t.q.mu.Lock()
 	defer t.q.mu.Unlock()
 	t.q.queue.ended(t.op, err)
-	t.giveBack()
+	t.giveBack(err == nil)
 }
 
 // Pause gives the job back until the next Begin, and a turn that was long enough.
@@ -142,30 +148,45 @@ func (t *ticket) free() {
 	t.resume()
 	t.q.mu.Lock()
 	defer t.q.mu.Unlock()
-	t.giveBack()
+	t.giveBack(false)
 }
 
-// giveBack is for a caller that holds scheduler.mu.
-func (t *ticket) giveBack() {
-	if t.holds {
-		t.holds = false
-		t.q.lanes[t.kind].taken--
-		t.q.dispatch()
+// giveBack gives the slot back, if there is one; done says that its call has succeeded.
+// scheduler.mu is held.
+func (t *ticket) giveBack(done bool) {
+	if !t.holds {
+		return
 	}
+	t.holds = false
+	t.q.lanes[t.kind].taken--
+	if t.kind == large {
+		t.q.line.end(time.Now(), t.began, t.bytes, done)
+	}
+	t.q.dispatch()
 }
 
 // dispatch lets the calls go that can, and the files. mu is held.
 func (q *scheduler) dispatch() {
+	now := time.Now()
 	for k := range q.lanes {
 		for l := &q.lanes[k]; l.taken < l.slots && len(l.waiting) > 0; {
-			t := l.waiting[0]
+			t := l.first()
 			l.remove(t)
 			l.taken++
+			if t.kind == large {
+				t.began = q.line.begin(now, t.bytes)
+			}
 			t.holds = true
 			close(t.ready)
 		}
 	}
-	q.wake(q.queue.dispatch(time.Now()))
+	q.wake(q.queue.dispatch(now, &q.line))
+}
+
+// first is the call whose Upload expires first; small ones go in the order of their
+// coming.
+func (l *lane) first() *ticket {
+	return slices.MinFunc(l.waiting, func(a, b *ticket) int { return a.expires.Compare(b.expires) })
 }
 
 // wake dispatches again at that time, or sooner. mu is held.

@@ -88,6 +88,9 @@ func (s *session) dropTransfer(why error) {
 		return
 	}
 	s.xfer = nil
+	if !s.commits.running {
+		s.job.leave()
+	}
 	s.rec.ForgetUpload()
 	s.rec.Completing = false
 	x.end(why)
@@ -222,6 +225,9 @@ func (s *session) feed(x *transfer) {
 	defer s.mu.Unlock()
 	for err == nil && s.nextPart(x) != nil {
 		slot := s.u.schedule.ticket(opPart, s.u.kindOf(s.nextPart(x).n), s.job)
+		if slot.kind == large {
+			slot.expires, slot.bytes = x.upload.ExpiresAt, s.nextPart(x).n
+		}
 		s.unlocked(func() { err = slot.Begin(x.ctx) })
 		if err != nil {
 			break
@@ -238,6 +244,7 @@ func (s *session) feed(x *transfer) {
 		p.sending, p.tried = true, true
 		p.gen, p.epoch = s.content.gen, s.observer.epoch()
 		x.inflight++
+		s.measureJob()
 		file := s.file.f
 		s.call(x, func() { s.send(x, p, file, slot) })
 	}
@@ -284,6 +291,7 @@ func (s *session) declare(x *transfer) error {
 		created = up.CreatedAt
 	}
 	x.declared(spec, up, created)
+	s.job.declared(up.ExpiresAt)
 	if x.err != nil {
 		return x.err // given up meanwhile; dropTransfer cancels it
 	}
@@ -301,7 +309,6 @@ func (s *session) declare(x *transfer) error {
 // send sends one part and records the receipt. It frees the slot.
 func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	sum := &summing{from: file, base: p.off, at: p.off}
-	started := time.Now()
 	ctx := api.WithAttempts(s.noted(x.ctx, x), slot)
 	id, err := s.u.opts.Backend.AddPart(ctx, x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
 	slot.free()
@@ -318,7 +325,6 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 		x.replaced++
 		p.tried = false
 	case err == nil:
-		s.u.line.add(p.n, time.Since(started))
 		if p.id != "" {
 			x.replaced++
 		}
@@ -337,8 +343,24 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	case x.err == nil:
 		x.end(causeOf(x.ctx, err))
 	}
+	s.measureJob()
 	s.pump()
 	s.cond.Broadcast()
+}
+
+// measureJob tells the schedule how much of the file is to be sent: before its commit
+// only what is on its way. mu is held.
+func (s *session) measureJob() {
+	if s.xfer == nil {
+		return
+	}
+	left := int64(0)
+	for _, p := range s.xfer.parts {
+		if p.sending || s.commits.running && !s.current(p) {
+			left += p.n
+		}
+	}
+	s.job.measure(left)
 }
 
 // overtaken reports whether the part may have changed since it began to be read. mu
@@ -465,28 +487,4 @@ func (r *summing) whole(end int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.odd && r.at == end
-}
-
-// line is how fast parts have gone lately, over all connections together.
-type line struct {
-	mu   sync.Mutex
-	each float64 // bytes per second of one part, smoothed
-}
-
-// add counts a part of n bytes that took d.
-func (l *line) add(n int64, d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := float64(n) / max(d.Seconds(), 1e-6)
-	if l.each == 0 {
-		l.each = now
-	}
-	l.each += (now - l.each) / 4
-}
-
-// rate is the smoothed rate of one part in bytes per second, 0 before the first.
-func (l *line) rate() float64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.each
 }

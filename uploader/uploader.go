@@ -92,7 +92,6 @@ type Uploader struct {
 
 	schedule *scheduler // which call goes next
 	turns    turns
-	line     line
 
 	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
