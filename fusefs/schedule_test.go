@@ -179,3 +179,36 @@ func TestAFileThatNeverFitsIsTriedOnce(t *testing.T) {
 	require.Regexp(t, `an Upload of 16 MiB expired before it was sent at [0-9.]+ [KM]iB/s; that needs a line of 4.0 MiB/s`, s.attr("never", "error"))
 	require.Len(t, s.API.Uploads(), 3, "it was declared once")
 }
+
+// TestARetryAfterHoldsForAllCalls: the API answers 429 to one file, and no call of another one
+// comes before the time that it asks for is over.
+func TestARetryAfterHoldsForAllCalls(t *testing.T) {
+	const ask = 2 * time.Second
+	s := newStack(t, stackOptions{Background: true})
+	var limited atomic.Int64 // when, in ns
+	var early atomic.Int64   // calls before the time was over
+	answered := make(chan struct{}, 1)
+	s.API.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Stage != local.StageHead {
+			return nil
+		}
+		now := time.Now()
+		if limited.CompareAndSwap(0, now.UnixNano()) {
+			answered <- struct{}{}
+			return &local.Fault{Status: 429, Code: "rate_limit_exceeded", RetryAfter: ask, Message: "Rate limit reached."}
+		}
+		if now.Sub(time.Unix(0, limited.Load())) < ask {
+			early.Add(1)
+		}
+		return nil
+	})
+	s.run(`printf 1 > first`)
+	await(t, answered, 1)
+	s.eventually("first", "retrying")
+	s.run(`for i in 1 2 3 4 5; do printf $i > f$i; done`)
+	s.drained()
+	require.Zero(t, early.Load())
+	for _, f := range []string{"first", "f1", "f5"} {
+		s.sameAsFile(f)
+	}
+}

@@ -24,6 +24,8 @@ const (
 type scheduler struct {
 	mu    sync.Mutex // guards everything below, and is a leaf
 	lanes [2]lane    // by kind
+	last  kind       // of the last call that got a slot
+	pace  pace
 	line  line
 	queue queue
 	timer *time.Timer // dispatches when time alone lets something go
@@ -70,6 +72,7 @@ type ticket struct {
 	expires time.Time // the Upload does; among large parts the first to expire goes first
 	bytes   int64     // of a large part
 	began   float64   // by the line's clock
+	started time.Time // of the attempt
 
 	ready chan struct{} // closed when holds is set
 	holds bool          // a slot; scheduler.mu guards it while the ticket waits
@@ -121,6 +124,7 @@ func (t *ticket) End(err error) {
 	t.q.mu.Lock()
 	defer t.q.mu.Unlock()
 	t.q.queue.ended(t.op, err)
+	t.q.pace.ended(time.Now(), t.started, err)
 	t.giveBack(err == nil)
 }
 
@@ -168,19 +172,46 @@ func (t *ticket) giveBack(done bool) {
 // dispatch lets the calls go that can, and the files. mu is held.
 func (q *scheduler) dispatch() {
 	now := time.Now()
-	for k := range q.lanes {
-		for l := &q.lanes[k]; l.taken < l.slots && len(l.waiting) > 0; {
-			t := l.first()
-			l.remove(t)
-			l.taken++
-			if t.kind == large {
-				t.began = q.line.begin(now, t.bytes)
-			}
-			t.holds = true
-			close(t.ready)
+	again := q.dispatchCalls(now)
+	if at := q.queue.dispatch(now, &q.line); again.IsZero() || !at.IsZero() && at.Before(again) {
+		again = at
+	}
+	q.wake(again)
+}
+
+// dispatchCalls gives slots to the calls that can go. It returns when the next one can,
+// where only the pace holds it up.
+func (q *scheduler) dispatchCalls(now time.Time) (again time.Time) {
+	for {
+		k, ok := q.nextKind()
+		if !ok {
+			return time.Time{}
+		}
+		if again = q.pace.take(now); !again.IsZero() {
+			return again
+		}
+		q.last = k
+		l := &q.lanes[k]
+		t := l.first()
+		l.remove(t)
+		l.taken++
+		if k == large {
+			t.began = q.line.begin(now, t.bytes)
+		}
+		t.started, t.holds = now, true
+		close(t.ready)
+	}
+}
+
+// nextKind is the kind of the next call: the two take turns, so that neither keeps the
+// other from a token of the pace.
+func (q *scheduler) nextKind() (k kind, ok bool) {
+	for _, k := range []kind{1 - q.last, q.last} {
+		if l := &q.lanes[k]; l.taken < l.slots && len(l.waiting) > 0 {
+			return k, true
 		}
 	}
-	q.wake(q.queue.dispatch(now, &q.line))
+	return 0, false
 }
 
 // first is the call whose Upload expires first; small ones go in the order of their
