@@ -44,15 +44,17 @@ func (s *session) startCommit() {
 // long as closes speak of later ones meanwhile.
 func (s *session) commitAll() {
 	u := s.u
-	if u.jobs.Acquire(u.ctx, 1) == nil {
-		defer u.jobs.Release(1)
-	}
 	u.ref(s)
 	defer u.unref(s)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.job.leave()
 	// A close that spoke of a later content may have decided otherwise about it.
 	for s.commits.next != nil && !s.settling.waiting && !s.unlinked {
+		if !s.admitted(s.commits.next.size) {
+			s.admit(s.commits.next.size)
+			continue
+		}
 		t, first := s.commits.next, s.settling.begin()
 		s.setTargets(t, t)
 		err := s.commit(t)
@@ -158,17 +160,22 @@ func (s *session) commit(t *target) error {
 			continue
 		}
 		replaced := s.xfer != nil && s.xfer.replaced > 0
+		life, rate := s.job.hopeless()
+		if rate > 0 && s.xfer != nil && !time.Now().Before(s.xfer.upload.ExpiresAt) {
+			again.expired = true
+		}
 		why := again.reason(err, outcomeKnown, replaced)
 		if why == "" {
 			if api.KindOf(err) == api.Gone {
 				s.dropTransfer(err)
-				return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: tooSlow(t.size, err)}
+				return &api.Error{Op: "upload", Kind: api.Refused, Err: err, Message: tooSlow(t.size, life, rate, err)}
 			}
 			return err
 		}
 		s.u.log.Warn(why+", everything is sent again", "path", s.rec.Path, "error", err)
 		s.dropTransfer(err)
 		s.move(state.Uploading, nil)
+		s.admit(t.size)
 	}
 }
 
@@ -201,11 +208,16 @@ func (a *attempts) reason(err error, outcomeKnown, replaced bool) string {
 	return ""
 }
 
-// tooSlow says what a line would need for an Upload of n bytes that expired twice.
-func tooSlow(n int64, err error) string {
-	size := uint64(n)
+// tooSlow says what a line would need for n bytes in the life of an Upload. Two have
+// expired, or one that could not be in time at this rate, where it is not 0.
+func tooSlow(n int64, life time.Duration, rate float64, err error) string {
+	size, need := humanize.IBytes(uint64(n)), humanize.IBytes(uint64(float64(n)/max(life.Seconds(), 1))+1)
+	if rate > 0 {
+		return fmt.Sprintf("an Upload of %s expired before it was sent at %s/s; that needs a line of %s/s: %s",
+			size, humanize.IBytes(uint64(rate)), need, api.OneLine(err))
+	}
 	return fmt.Sprintf("two Uploads of %s expired before they were sent; that needs a line of %s/s: %s",
-		humanize.IBytes(size), humanize.IBytes(size/3600+1), api.OneLine(err))
+		size, need, api.OneLine(err))
 }
 
 // superseded reports why the content of the target cannot be committed any more, nil
@@ -236,6 +248,7 @@ func (s *session) transferAll(t *target) (md5 string, err error) {
 		return "", err
 	}
 	s.divide(x)
+	s.measureJob()
 	if err := s.observer.beginCommit(t, x); err != nil {
 		return "", err
 	}
@@ -304,13 +317,16 @@ func (s *session) completeUpload(t *target, md5 string) error {
 	if x == nil {
 		return errSuperseded // given up since
 	}
-	endTurn, err := s.takeTurn(x)
+	slot := s.u.schedule.ticket(opComplete, small, s.job)
+	slot.turn = s.u.turns.turn(x.spec)
+	defer slot.turn.end() // when the journal has the File
+	defer slot.free()
+	var err error
+	s.unlocked(func() { err = slot.Begin(x.life) })
 	if err != nil {
 		return err
 	}
-	defer endTurn()
 	if err = s.givenUp(t, x); err != nil {
-		s.u.freeSlot()
 		return err
 	}
 	before := s.rec.Completing // an earlier call may have been carried out
@@ -321,7 +337,10 @@ func (s *session) completeUpload(t *target, md5 string) error {
 	x.completing, x.mayBeDone, s.commits.completing = true, before, true
 	var file api.File
 	durable := s.rec.Durable != (backing.Stamp{})
-	s.unlocked(func() { file, err = s.callComplete(x, md5, before, durable) })
+	s.unlocked(func() {
+		file, err = s.callComplete(x, md5, before, durable, slot)
+		slot.free()
+	})
 	x.completing, s.commits.completing = false, false
 	x.done, x.mayBeDone = err == nil, errors.Is(err, api.ErrOutcomeUnknown)
 	x.calls.Done()
@@ -362,26 +381,9 @@ func (s *session) givenUp(t *target, x *transfer) error {
 	return nil
 }
 
-// takeTurn waits until no Upload that only its content tells apart is being
-// completed, and for a slot. The caller ends the turn when the journal has the
-// File, and frees the slot after its call. mu is held, but not while it waits.
-func (s *session) takeTurn(x *transfer) (end func(), err error) {
-	s.unlocked(func() {
-		if end, err = s.u.turns.take(x.life, x.spec); err != nil {
-			return
-		}
-		if err = s.u.acquire(x.life); err != nil {
-			end()
-		}
-	})
-	return end, err
-}
-
 // callComplete calls Complete; repeated says that an earlier call may have been
-// carried out, durable that the content is recorded as on the disk. It frees the slot.
-// mu is not held.
-func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool) (api.File, error) {
-	defer s.u.freeSlot()
+// carried out, durable that the content is recorded as on the disk. mu is not held.
+func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool, slot *ticket) (api.File, error) {
 	if durable && !repeated {
 		// After a power cut the next mount goes on with this content. It would make
 		// a second File of it if it did not know that there may be one.
@@ -393,7 +395,7 @@ func (s *session) callComplete(x *transfer, md5 string, repeated, durable bool) 
 	for i, p := range x.parts {
 		ids[i] = p.id
 	}
-	return s.u.opts.Backend.Complete(s.checked(x, repeated), x.upload.ID, ids, md5)
+	return s.u.opts.Backend.Complete(s.checked(x, repeated, slot), x.upload.ID, ids, md5)
 }
 
 // recordFile records that the API holds the content of the target, which x has

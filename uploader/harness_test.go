@@ -58,15 +58,16 @@ func newHarness(t testing.TB, change ...func(*uploader.Options)) *harness {
 	w.tree, err = backing.Open(w.path(""))
 	require.NoError(t, err)
 	w.opts = uploader.Options{
-		Backend:  retry.New(w.mem, retry.Options{First: time.Millisecond, Max: 4 * time.Millisecond}),
-		Tree:     w.tree,
-		StateDir: filepath.Join(w.root, "state"),
-		PartSize: chunk,
-		Parallel: 4,
-		Checksum: true,
-		Logger:   slog.New(w.log),
-		BootID:   "a boot",
-		Listing:  uploader.ListingPolicy{Apart: 5 * time.Millisecond, Limit: 200 * time.Millisecond},
+		Backend:   retry.New(w.mem, retry.Options{First: time.Millisecond, Max: 4 * time.Millisecond}),
+		Tree:      w.tree,
+		StateDir:  filepath.Join(w.root, "state"),
+		PartSize:  chunk,
+		Parallel:  4,
+		SmallPart: 1, // so that the tests' short parts are large ones
+		Checksum:  true,
+		Logger:    slog.New(w.log),
+		BootID:    "a boot",
+		Listing:   uploader.ListingPolicy{Apart: 5 * time.Millisecond, Limit: 200 * time.Millisecond},
 	}
 	require.NoError(t, os.Mkdir(w.opts.StateDir, 0o700))
 	for _, f := range change {

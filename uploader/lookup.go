@@ -41,12 +41,12 @@ func (p ListingPolicy) withDefaults() ListingPolicy {
 // earlier call may have been carried out. The Upload's expiry does not end it: the
 // API decides whether it came too late, and to give up a Complete whose outcome is
 // not known could lead to a second File.
-func (s *session) checked(x *transfer, repeated bool) context.Context {
-	ctx := s.noted(x.life, x)
+func (s *session) checked(x *transfer, repeated bool, slot *ticket) context.Context {
+	ctx := api.WithAttempts(s.noted(x.life, x), slot)
 	if repeated {
 		ctx = api.WithEarlierComplete(ctx)
 	}
-	l := &lookup{u: s.u, uploadID: x.upload.ID, spec: x.spec, created: x.created, parts: receipts(x.parts)}
+	l := &lookup{u: s.u, job: s.job, uploadID: x.upload.ID, spec: x.spec, created: x.created, parts: receipts(x.parts)}
 	return api.WithOutcomeCheck(ctx, l.find)
 }
 
@@ -54,21 +54,40 @@ func (s *session) checked(x *transfer, repeated bool) context.Context {
 // result: another one would make it no clearer.
 var errSeveral = errors.New("several Files could be the result")
 
-// turns lets Uploads of the same name, purpose and size, which only their
-// content tells apart, be completed one after the other. A File that turns up
+// turns lets the calls of Uploads of the same name, purpose and size, which only their
+// content tells apart, complete them one after the other. A File that turns up
 // when one's answer was lost is then not that of another that is about to hear of
-// it.
+// it. One whose Complete goes on failing after most gives its turn away at each pause;
+// the journal counts it among the rivals of the others.
 type turns struct {
+	most time.Duration
+
 	mu    sync.Mutex
 	taken map[api.Spec]chan struct{} // closed when the turn is over
 }
 
-// take waits for a turn. The caller ends it when the journal has the File.
-func (t *turns) take(ctx context.Context, spec api.Spec) (end func(), err error) {
-	spec = api.Spec{Filename: spec.Filename, Purpose: spec.Purpose, Bytes: spec.Bytes}
+// turn is one Upload's among the turns. One goroutine at a time uses it.
+type turn struct {
+	turns *turns
+	spec  api.Spec
+	since time.Time     // when it was first taken
+	over  chan struct{} // closed when it ends; nil while it is not taken
+}
+
+// turn is that of an Upload which was declared as spec.
+func (t *turns) turn(spec api.Spec) *turn {
+	return &turn{turns: t, spec: api.Spec{Filename: spec.Filename, Purpose: spec.Purpose, Bytes: spec.Bytes}}
+}
+
+// take waits for the turn, if it is not taken.
+func (r *turn) take(ctx context.Context) error {
+	t := r.turns
+	if r.over != nil {
+		return nil
+	}
 	for {
 		t.mu.Lock()
-		other := t.taken[spec]
+		other := t.taken[r.spec]
 		if other == nil {
 			break
 		}
@@ -76,18 +95,35 @@ func (t *turns) take(ctx context.Context, spec api.Spec) (end func(), err error)
 		select {
 		case <-other:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 	defer t.mu.Unlock()
-	over := make(chan struct{})
-	t.taken[spec] = over
-	return func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		delete(t.taken, spec)
-		close(over)
-	}, nil
+	r.over = make(chan struct{})
+	if r.since.IsZero() {
+		r.since = time.Now()
+	}
+	t.taken[r.spec] = r.over
+	return nil
+}
+
+// yield ends the turn if the Upload has tried for so long that others should not wait.
+func (r *turn) yield() {
+	if time.Since(r.since) > r.turns.most {
+		r.end()
+	}
+}
+
+// end ends the turn, if it is taken.
+func (r *turn) end() {
+	t := r.turns
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if r.over != nil {
+		delete(t.taken, r.spec)
+		close(r.over)
+		r.over = nil
+	}
 }
 
 // mostListed is how many candidates a message names.

@@ -17,6 +17,7 @@ import (
 // the same name with the same size at the same time.
 type lookup struct {
 	u        *Uploader
+	job      *job // of the commit
 	uploadID string
 	spec     api.Spec
 	created  time.Time      // of the Upload
@@ -107,10 +108,14 @@ func (l *lookup) settledCandidates(ctx context.Context, q api.OutcomeQuestion) (
 		}
 		before = now
 		api.NoteRetry(ctx, errors.New("the answer to complete was lost; its File is looked for"), next)
+		l.job.pause()
 		select {
 		case <-time.After(policy.Apart):
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			err = context.Cause(ctx)
+		}
+		if l.job.resume(); err != nil {
+			return nil, err
 		}
 	}
 }
@@ -119,7 +124,9 @@ func (l *lookup) settledCandidates(ctx context.Context, q api.OutcomeQuestion) (
 // size and purpose, made between the Upload and the API's refusal, and of no other
 // content of this mount.
 func (l *lookup) candidates(ctx context.Context, q api.OutcomeQuestion) ([]api.File, error) {
-	files, err := l.u.opts.Backend.FindFiles(ctx, l.spec, l.created)
+	slot := l.u.schedule.ticket(opOther, small, l.job)
+	defer slot.free()
+	files, err := l.u.opts.Backend.FindFiles(api.WithAttempts(ctx, slot), l.spec, l.created)
 	if err != nil {
 		return nil, err
 	}

@@ -22,10 +22,6 @@ type SizePredictor interface {
 	Size(ctx context.Context, file io.ReaderAt, off, n, written int64) (size int64, ok bool)
 }
 
-// earlyLimit is how long an Upload that is declared while its file is still
-// being written may take by the rates seen: it expires after an hour.
-const earlyLimit = 45 * time.Minute
-
 // prediction is the size that a content is thought to get, and how far it may be
 // trusted: each full chunk is checked against the predictor before it is sent.
 // The session's mutex guards it.
@@ -158,7 +154,7 @@ func (s *session) predictNext() bool {
 	case !known, size < s.content.size, size > api.MaxUpload, p.size != 0 && p.size != size:
 		p.giveUp()
 		return false
-	case s.xfer == nil && !s.inTime(size):
+	case s.xfer == nil && !(s.inTime(size) && s.job.beginEarly(size)):
 		p.unpredictable = true
 		return false
 	}
@@ -199,9 +195,5 @@ func (s *session) inTime(size int64) bool {
 	written := s.content.written.total() // in whatever order the kernel sent it
 	left := float64(size - written)
 	rate := float64(written) / max(time.Since(s.content.began).Seconds(), 1e-3)
-	need := left / max(rate, 1)
-	if line := s.u.line.rate(); line > 0 {
-		need = max(need, float64(size)/line)
-	}
-	return need < earlyLimit.Seconds()
+	return left/max(rate, 1) < s.u.schedule.spendable().Seconds()
 }

@@ -46,6 +46,7 @@ type session struct {
 	commits    commits     // what the closes have asked for, and which wait
 	settling   settling    // the pause between a close and its commit
 	xfer       *transfer   // the Upload that the content goes to; nil while there is none
+	job        *job        // the commits' place in the schedule, with a lock of its own
 
 	deferTimer *time.Timer // sends a held file that is not renamed in time
 }
@@ -59,6 +60,7 @@ func newSession(u *Uploader, key backing.Key) *session {
 		prediction: prediction{chunk: u.chunk},
 		commits:    commits{waiters: map[*waiter]bool{}},
 		settling:   settling{pause: u.settle, limit: u.names.HoldFor},
+		job:        u.schedule.job(),
 	}
 	s.prediction.reset()
 	s.observer = told{s}

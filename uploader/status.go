@@ -67,7 +67,7 @@ type Snapshot struct {
 	Counts   map[state.State]int `json:"counts"`
 	Files    []*Status           `json:"files"` // all that are neither completed nor empty, by path
 	Parallel int                 `json:"parallel"`
-	InFlight int                 `json:"in_flight"` // API calls under way
+	InFlight int                 `json:"in_flight"` // large parts under way
 }
 
 // Status is what is known of the file with this key, whose name is path now. It
@@ -96,7 +96,7 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 
 // Snapshot is what is known of the whole tree at about one moment.
 func (u *Uploader) Snapshot() (Snapshot, error) {
-	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: int(u.inflight.Load())}
+	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: u.schedule.largeParts()}
 	var err error
 	if snap.Counts, err = u.journal.Counts(); err != nil {
 		return snap, err

@@ -88,6 +88,9 @@ func (s *session) dropTransfer(why error) {
 		return
 	}
 	s.xfer = nil
+	if !s.commits.running {
+		s.job.leave()
+	}
 	s.rec.ForgetUpload()
 	s.rec.Completing = false
 	x.end(why)
@@ -102,14 +105,21 @@ func (s *session) dropTransfer(why error) {
 		if id == "" || made || time.Now().After(expires) {
 			return
 		}
-		ctx, cancel := context.WithTimeout(s.u.ctx, cancelGrace)
-		defer cancel()
-		if err := s.u.opts.Backend.Cancel(ctx, id); err != nil {
+		if err := s.u.cancelUpload(id); err != nil {
 			s.u.log.Warn("upload not cancelled; it expires by itself", "upload", id, "error", err)
 			return
 		}
 		s.u.log.Info("upload cancelled", "upload", id, "why", api.OneLine(why))
 	})
+}
+
+// cancelUpload tells the API that an Upload is given up.
+func (u *Uploader) cancelUpload(id string) error {
+	ctx, cancel := context.WithTimeout(u.ctx, cancelGrace)
+	defer cancel()
+	slot := u.schedule.ticket(opOther, small, nil)
+	defer slot.free()
+	return u.opts.Backend.Cancel(api.WithAttempts(ctx, slot), id)
 }
 
 // end stops whatever the transfer is doing, but for a Create or Complete: without its
@@ -214,22 +224,29 @@ func (s *session) feed(x *transfer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for err == nil && s.nextPart(x) != nil {
-		s.mu.Unlock()
-		err = s.u.acquire(x.ctx)
-		s.mu.Lock()
+		slot := s.u.schedule.ticket(opPart, s.u.kindOf(s.nextPart(x).n), s.job)
+		if slot.kind == large {
+			slot.expires, slot.bytes = x.upload.ExpiresAt, s.nextPart(x).n
+		}
+		s.unlocked(func() { err = slot.Begin(x.ctx) })
 		if err != nil {
 			break
 		}
 		p := s.nextPart(x)
+		if p != nil && s.u.kindOf(p.n) != slot.kind {
+			slot.free()
+			continue
+		}
 		if p == nil || s.openFile() != nil {
-			s.u.freeSlot()
+			slot.free()
 			break
 		}
 		p.sending, p.tried = true, true
 		p.gen, p.epoch = s.content.gen, s.observer.epoch()
 		x.inflight++
+		s.measureJob()
 		file := s.file.f
-		s.call(x, func() { s.send(x, p, file) })
+		s.call(x, func() { s.send(x, p, file, slot) })
 	}
 	if err != nil {
 		x.end(err)
@@ -248,13 +265,14 @@ func (s *session) declare(x *transfer) error {
 	if id != "" {
 		return nil
 	}
-	if err := s.u.acquire(x.ctx); err != nil {
+	slot := s.u.schedule.ticket(opCreate, small, s.job)
+	if err := slot.Begin(x.ctx); err != nil {
 		return err
 	}
+	defer slot.free()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x.err != nil {
-		s.u.freeSlot()
 		return x.err
 	}
 	var path string
@@ -270,8 +288,8 @@ func (s *session) declare(x *transfer) error {
 	var up api.Upload
 	var err error
 	s.unlocked(func() {
-		up, err = s.u.opts.Backend.Create(api.WithSpec(s.noted(x.ctx, x), current), current())
-		s.u.freeSlot()
+		up, err = s.u.opts.Backend.Create(api.WithSpec(api.WithAttempts(s.noted(x.ctx, x), slot), current), current())
+		slot.free()
 	})
 	x.declaring = false
 	if err != nil {
@@ -281,6 +299,7 @@ func (s *session) declare(x *transfer) error {
 		created = up.CreatedAt
 	}
 	x.declared(spec, up, created)
+	s.job.declared(up.ExpiresAt)
 	if x.err != nil {
 		return x.err // given up meanwhile; dropTransfer cancels it
 	}
@@ -295,12 +314,12 @@ func (s *session) declare(x *transfer) error {
 	return nil
 }
 
-// send sends one part and records the receipt.
-func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
+// send sends one part and records the receipt. It frees the slot.
+func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	sum := &summing{from: file, base: p.off, at: p.off}
-	started := time.Now()
-	id, err := s.u.opts.Backend.AddPart(s.noted(x.ctx, x), x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
-	s.u.freeSlot()
+	ctx := api.WithAttempts(s.noted(x.ctx, x), slot)
+	id, err := s.u.opts.Backend.AddPart(ctx, x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
+	slot.free()
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -314,7 +333,6 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 		x.replaced++
 		p.tried = false
 	case err == nil:
-		s.u.line.add(p.n, time.Since(started))
 		if p.id != "" {
 			x.replaced++
 		}
@@ -333,8 +351,24 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt) {
 	case x.err == nil:
 		x.end(causeOf(x.ctx, err))
 	}
+	s.measureJob()
 	s.pump()
 	s.cond.Broadcast()
+}
+
+// measureJob tells the schedule how much of the file is to be sent: before its commit
+// only what is on its way. mu is held.
+func (s *session) measureJob() {
+	if s.xfer == nil {
+		return
+	}
+	left := int64(0)
+	for _, p := range s.xfer.parts {
+		if p.sending || s.commits.running && !s.current(p) {
+			left += p.n
+		}
+	}
+	s.job.measure(left)
 }
 
 // overtaken reports whether the part may have changed since it began to be read. mu
@@ -464,28 +498,4 @@ func (r *summing) whole(end int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return !r.odd && r.at == end
-}
-
-// line is how fast parts have gone lately, over all connections together.
-type line struct {
-	mu   sync.Mutex
-	each float64 // bytes per second of one part, smoothed
-}
-
-// add counts a part of n bytes that took d.
-func (l *line) add(n int64, d time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	now := float64(n) / max(d.Seconds(), 1e-6)
-	if l.each == 0 {
-		l.each = now
-	}
-	l.each += (now - l.each) / 4
-}
-
-// rate is the smoothed rate of one part in bytes per second, 0 before the first.
-func (l *line) rate() float64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.each
 }

@@ -20,8 +20,8 @@
 // # Goroutines
 //
 // All belong to the Uploader, which waits for them in Close: a commit (one per
-// session, bounded by jobs), a feeder and the parts in flight (one transfer each,
-// bounded by slots), the hashing, and the asking for a size.
+// session, bounded by the schedule), a feeder and the parts in flight (one transfer each,
+// bounded by the schedule), the hashing, and the asking for a size.
 package uploader
 
 import (
@@ -34,8 +34,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/semaphore"
 
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
@@ -51,11 +49,6 @@ const (
 	DefaultCloseTimeout = 10 * time.Minute
 )
 
-// commitsPerSlot is how many files may be on their way to the API for each slot.
-// A small file needs three calls one after the other, and while one of them waits
-// for its turn another file's call can have the slot.
-const commitsPerSlot = 4
-
 // Options say what an Uploader works with. All but Backend, Tree and StateDir
 // have defaults.
 type Options struct {
@@ -63,7 +56,8 @@ type Options struct {
 	Tree         *backing.Tree // stays the caller's; nil for an Uploader that only puts, see OpenPut
 	StateDir     string        // the journal lives there
 	PartSize     int64         // bytes of a chunk; 0 is auto: as large as can be, at the end so that all slots are busy
-	Parallel     int           // API calls under way over all files
+	Parallel     int           // large parts under way over all files
+	SmallPart    int64         // bytes up to which a part is a small call; 0 is [api.SmallPart]
 	Checksum     bool          // send the MD5 with Complete
 	Purpose      string        // where no attribute says another
 	Names        NamePolicy
@@ -103,12 +97,9 @@ type Uploader struct {
 	boot  string // boot ID, or what stands for one
 	syncs pendingSyncs
 
-	slots     *semaphore.Weighted // one for each API call under way; first come, first served
-	inflight  atomic.Int64
-	jobs      *semaphore.Weighted // one for each commit under way
-	madeOften madeOften
+	schedule  *scheduler // which call goes next
 	turns     turns
-	line      line
+	madeOften madeOften
 
 	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
@@ -124,6 +115,9 @@ func Open(o Options) (*Uploader, error) {
 	if o.Parallel == 0 {
 		o.Parallel = DefaultParallel
 	}
+	if o.SmallPart == 0 {
+		o.SmallPart = api.SmallPart
+	}
 	if o.Purpose == "" {
 		o.Purpose = DefaultPurpose
 	}
@@ -137,9 +131,8 @@ func Open(o Options) (*Uploader, error) {
 	u := &Uploader{
 		opts: o, tree: o.Tree, names: o.Names, log: o.Logger,
 		chunk: o.PartSize, block: o.PartSize,
-		slots:    semaphore.NewWeighted(int64(o.Parallel)),
-		jobs:     semaphore.NewWeighted(int64(o.Parallel) * commitsPerSlot),
-		turns:    turns{taken: map[api.Spec]chan struct{}{}},
+		schedule: newScheduler(o.Parallel),
+		turns:    turns{most: o.Listing.Limit, taken: map[api.Spec]chan struct{}{}},
 		sessions: map[backing.Key]*session{},
 		putting:  map[backing.Key]bool{},
 		changed:  make(chan struct{}),
@@ -218,20 +211,6 @@ func (s *session) reportChange() {
 	if fn := s.u.onUnreported.Load(); fn != nil {
 		(*fn)(s.key)
 	}
-}
-
-// acquire takes a slot for one API call.
-func (u *Uploader) acquire(ctx context.Context) error {
-	if err := u.slots.Acquire(ctx, 1); err != nil {
-		return context.Cause(ctx)
-	}
-	u.inflight.Add(1)
-	return nil
-}
-
-func (u *Uploader) freeSlot() {
-	u.inflight.Add(-1)
-	u.slots.Release(1)
 }
 
 // refKey finds the session of a file, or makes it from what the journal knows, and

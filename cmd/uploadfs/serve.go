@@ -87,15 +87,22 @@ func serveFlags(f *pflag.FlagSet, c *serveConfig) {
 		return err
 	})
 	f.DurationVar(&c.faults.Latency, "latency", 0, "wait so long before every request")
-	f.Func("rate-per-connection", "most bytes a second on one connection, a `SIZE` like 10MiB (default: no bound)", func(s string) error {
+	f.Func("rate-per-connection", "most bytes a second on one connection, a `SIZE` like 10MiB (default: no bound)", parseRate(&c.faults.RatePerConnection))
+	f.Func("rate-total", "most bytes a second on all connections together, a `SIZE` like 10MiB (default: no bound)", parseRate(&c.faults.RateTotal))
+	f.IntVar(&c.faults.RequestsPerMinute, "requests-per-minute", 0, "answer 429 to more than `N` requests a minute (default: no bound)")
+	f.BoolVarP(&c.verbose, "verbose", "v", false, "log every request")
+}
+
+// parseRate parses the value of a flag that is so many bytes a second.
+func parseRate(rate *int64) func(string) error {
+	return func(s string) error {
 		n, err := humanize.ParseBytes(s)
 		if err != nil || n == 0 || n > 1<<40 {
 			return errors.New("give a size like 10MiB")
 		}
-		c.faults.RatePerConnection = int64(n)
+		*rate = int64(n)
 		return nil
-	})
-	f.BoolVarP(&c.verbose, "verbose", "v", false, "log every request")
+	}
 }
 
 // check finds what is wrong with the flags together.
@@ -108,6 +115,8 @@ func (c *serveConfig) check(cmd *cobra.Command) error {
 		return usage(cmd, fmt.Errorf("upload TTL %s: give a time above 0, like 1h", c.uploadTTL))
 	case c.faults.Latency < 0:
 		return usage(cmd, fmt.Errorf("latency %s: a time cannot be negative", c.faults.Latency))
+	case c.faults.RequestsPerMinute < 0, c.faults.RequestsPerMinute == 0 && given("requests-per-minute"):
+		return usage(cmd, fmt.Errorf("requests per minute %d: give 1 or more", c.faults.RequestsPerMinute))
 	case c.faults.FailEvery < 0, c.faults.FailEvery == 0 && given("fail-every"):
 		return usage(cmd, fmt.Errorf("fail every %d: give 1 for all requests, 2 for every second, …", c.faults.FailEvery))
 	case c.faults.FailEvery == 0 && given("fail-mode"):

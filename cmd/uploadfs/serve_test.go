@@ -137,6 +137,8 @@ func TestServeRefuses(t *testing.T) {
 	b.refused(2, "upload TTL 0s", "serve", "--dir", dir, "--upload-ttl", "0")
 	b.refused(2, "latency -1s", "serve", "--dir", dir, "--latency=-1s")
 	b.refused(2, "give a size like 10MiB", "serve", "--dir", dir, "--rate-per-connection", "fast")
+	b.refused(2, "give a size like 10MiB", "serve", "--dir", dir, "--rate-total", "0")
+	b.refused(2, "give 1 or more", "serve", "--dir", dir, "--requests-per-minute", "0")
 	b.refused(2, "127.0.0.1:8080", "serve", "--dir", dir, "--listen", "nowhere")
 	b.refused(1, "there is no key", "serve", "--dir", dir, "--listen", ":0")
 	b.refused(1, "there is no key", "serve", "--dir", dir, "--listen", "0.0.0.0:0")
@@ -177,6 +179,22 @@ func TestServeKeepsStrangersOut(t *testing.T) {
 	res, err := http.ReadResponse(bufio.NewReader(dial()), nil)
 	require.NoError(t, err)
 	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
+}
+
+// TestServeBoundsRequests sends more requests at once than a minute allows.
+func TestServeBoundsRequests(t *testing.T) {
+	b := self(t)
+	s := b.serve(b.path("files"), "--requests-per-minute", "1", "--rate-total", "10MiB")
+	ask := func() *http.Response {
+		res, err := http.Get(s.url + "/files")
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		return res
+	}
+	require.Equal(t, http.StatusOK, ask().StatusCode)
+	res := ask()
+	require.Equal(t, http.StatusTooManyRequests, res.StatusCode)
+	require.Regexp(t, `^[1-9][0-9]?$`, res.Header.Get("Retry-After"))
 }
 
 func TestListenAddress(t *testing.T) {

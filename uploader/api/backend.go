@@ -15,6 +15,13 @@ const (
 	MaxUpload = 8 << 30
 )
 
+// A small call moves little: every call but AddPart, and AddPart of at most SmallPart
+// bytes. SmallCalls of them may be under way at once, beside the large parts.
+const (
+	SmallPart  = 1 << 20
+	SmallCalls = 32
+)
+
 // Backend is the API as the uploader sees it. All methods may be called
 // concurrently, also for one Upload. Every error they return carries a [Kind]
 // (see [KindOf]); an error that is not an [Error] counts as [Transient].

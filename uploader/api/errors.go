@@ -111,6 +111,19 @@ func KindOf(err error) Kind {
 	return Transient
 }
 
+// tooManyRequests is the status of an answer that asks for fewer calls.
+const tooManyRequests = 429
+
+// RateLimited reports whether the API has asked for fewer calls, and how long it asks
+// to wait; 0 where it does not say. An exhausted quota is no such answer.
+func RateLimited(err error) (retryAfter time.Duration, limited bool) {
+	var e *Error
+	if errors.As(err, &e) && e.Status == tooManyRequests && e.Kind == Transient {
+		return e.RetryAfter, true
+	}
+	return 0, false
+}
+
 // ErrOutcomeUnknown is in the chain of an error of Complete whose answer was lost, or
 // was of no use, after the request may have been carried out: the File may exist.
 var ErrOutcomeUnknown = errors.New("the answer was lost, the File may exist")

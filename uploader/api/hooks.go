@@ -43,6 +43,42 @@ func CurrentSpec(ctx context.Context, spec Spec) Spec {
 	return spec
 }
 
+// Attempts decides when a call may make its next attempt. So its owner can bound the
+// attempts under way, and a call that waits for the next one holds nothing. One
+// goroutine at a time uses it.
+type Attempts interface {
+	// Begin returns when the attempt may be made. An error ends the call: nothing
+	// was sent.
+	Begin(ctx context.Context) error
+	// End is told how the attempt ended.
+	End(err error)
+	// Pause is told that the call waits for its next attempt. Begin ends that.
+	Pause()
+}
+
+type attemptsKey struct{}
+
+// WithAttempts returns a context whose Backend calls ask a before each attempt. The
+// retry decorator does.
+func WithAttempts(ctx context.Context, a Attempts) context.Context {
+	return context.WithValue(ctx, attemptsKey{}, a)
+}
+
+// AttemptsOf returns what [WithAttempts] put into ctx, or one that lets every attempt
+// go at once.
+func AttemptsOf(ctx context.Context) Attempts {
+	if a, ok := ctx.Value(attemptsKey{}).(Attempts); ok {
+		return a
+	}
+	return unbounded{}
+}
+
+type unbounded struct{}
+
+func (unbounded) Begin(context.Context) error { return nil }
+func (unbounded) End(error)                   {}
+func (unbounded) Pause()                      {}
+
 type progressKey struct{}
 
 // WithProgress returns a context whose AddPart reports how many bytes of its body the

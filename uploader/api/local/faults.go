@@ -87,6 +87,12 @@ type Faults struct {
 	// RatePerConnection bounds the bytes of body per second that one connection sends or receives; 0 is no bound.
 	RatePerConnection int64
 
+	// RateTotal bounds the bytes of body per second of all connections together: a line that they share; 0 is no bound.
+	RateTotal int64
+
+	// RequestsPerMinute answers 429 to further requests, with a Retry-After; 0 is no bound.
+	RequestsPerMinute int
+
 	// ListLag is how long after its creation a File appears in lists. Other calls know it at once.
 	ListLag time.Duration
 
@@ -106,7 +112,7 @@ func (c *call) useFaults(f *Faults) {
 	c.failing = f.FailEvery > 0 && nth%int64(f.FailEvery) == 0
 	c.faults = f
 	// HTTP/1.1 has one request at a time on a connection, so pacing each request paces the connection.
-	c.pace.rate = f.RatePerConnection
+	c.pace.rate, c.pace.total = f.RatePerConnection, f.RateTotal
 }
 
 // at marks that the request has reached a stage. It returns the fault that ends the request there, if any.
@@ -130,6 +136,11 @@ func (c *call) rateFault(stage Stage) *Fault {
 	f := c.faults
 	if stage == StageHead {
 		c.pause(f.Latency)
+	}
+	if stage == StageHead && f.RequestsPerMinute > 0 {
+		if wait := c.s.requests.take(time.Now(), f.RequestsPerMinute); wait > 0 {
+			return tooManyRequests(wait)
+		}
 	}
 	if !c.failing {
 		return nil
@@ -172,12 +183,16 @@ func (c *call) fault(f *Fault) {
 // pacer slows a stream down to a rate.
 type pacer struct {
 	rate  int64     // bytes per second; 0 is no bound
+	total int64     // the same, of all streams together
 	start time.Time // of the stream
 	bytes int64     // since then
 }
 
 // bound limits the next step to what the rate allows in about 50 ms.
 func (p *pacer) bound(n int64) int64 {
+	if p.total > 0 {
+		n = min(n, max(1, p.total/20))
+	}
 	if p.rate <= 0 {
 		return n
 	}
@@ -189,6 +204,9 @@ func (p *pacer) bound(n int64) int64 {
 
 // wait waits until the n bytes of the step are due.
 func (p *pacer) wait(c *call, n int) {
+	if p.total > 0 {
+		c.pause(time.Until(c.s.line.due(time.Now(), int64(n), p.total)))
+	}
 	if p.rate <= 0 {
 		return
 	}

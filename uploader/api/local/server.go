@@ -20,6 +20,8 @@ type Server struct {
 	intercept atomic.Pointer[InterceptFunc]
 	faults    atomic.Pointer[Faults]
 	counters  counters
+	line      sharedLine
+	requests  requestLimit
 
 	connections connections
 

@@ -56,7 +56,7 @@ type Backend struct {
 
 	// Parts have their own connections. So a small call never waits for a part
 	// of 64 MiB, and no part waits for a Complete that takes minutes.
-	partClient, callClient *http.Client
+	partClient, callClient *http.Client // of large parts, and of all other calls
 }
 
 var _ api.Backend = (*Backend)(nil)
@@ -83,7 +83,7 @@ func New(cfg Config) (*Backend, error) {
 		cfg:        cfg,
 		keys:       keys,
 		partClient: newClient(cfg, cfg.Slots),
-		callClient: newClient(cfg, cfg.Slots),
+		callClient: newClient(cfg, api.SmallCalls),
 	}
 	// Unlike openai.NewClient, the services read no environment variables.
 	opts := b.options()
@@ -163,7 +163,9 @@ func (b *Backend) AddPart(ctx context.Context, uploadID string, body *io.Section
 	err := b.do(ctx, c, func(ctx context.Context, opts ...option.RequestOption) error {
 		// The SDK would copy the data into memory, twice. So it gets no data,
 		// and the middleware sets the body.
-		opts = append(opts, option.WithHTTPClient(b.partClient))
+		if body.Size() > api.SmallPart {
+			opts = append(opts, option.WithHTTPClient(b.partClient))
+		}
 		res, err := b.uploads.Parts.New(ctx, uploadID, openai.UploadPartNewParams{}, opts...)
 		if err != nil {
 			return err

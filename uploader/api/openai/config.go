@@ -40,8 +40,9 @@ type Config struct {
 	// UserAgent, unless empty, replaces the User-Agent of the SDK.
 	UserAgent string
 
-	// Slots is the number of parts sent at once. It is also the number of
-	// connections for parts; further parts wait for one of them.
+	// Slots is the number of large parts sent at once. It is also the number of
+	// connections for them; further parts wait for one of them. Small calls have
+	// [api.SmallCalls] connections of their own.
 	Slots int
 
 	// Stall is how long a call may go without progress before it counts as a

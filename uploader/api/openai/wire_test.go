@@ -197,12 +197,12 @@ func TestPartIsNotHeldInMemory(t *testing.T) {
 	require.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(2<<20), "client and server together")
 }
 
-// TestConnectionsAreKept sends many more parts at once than there are slots.
+// TestConnectionsAreKept sends many more large parts at once than there are slots.
 func TestConnectionsAreKept(t *testing.T) {
-	const slots, senders, each = 4, 12, 10
+	const slots, senders, each = 4, 12, 4
 	l := serve(t, true)
 	b := newBackend(t, l.url, openai.Config{TLS: l.roots, Slots: slots})
-	content := bytes.Repeat([]byte("0123456789abcdef"), 8<<10)
+	content := make([]byte, api.SmallPart+1)
 	large := spec
 	large.Bytes = senders * each * int64(len(content))
 	up, err := b.Create(t.Context(), large)

@@ -55,7 +55,7 @@ type backend struct {
 
 // New returns inner with its transient errors retried. Zero options take the
 // defaults. Each failed attempt that will be repeated is reported with
-// [api.NoteRetry].
+// [api.NoteRetry]. [api.WithAttempts] says when an attempt may be made.
 //
 // When the context ends while a call waits for its next attempt, the error has
 // the context's cause in its chain and the last attempt's error, and its text
@@ -78,14 +78,16 @@ func (b *backend) Unwrap() api.Backend { return b.inner }
 
 func (b *backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
 	return repeat(ctx, b.opts, func() (api.Upload, error) {
-		return b.inner.Create(ctx, api.CurrentSpec(ctx, spec))
+		return attempt(ctx, func() (api.Upload, error) { return b.inner.Create(ctx, api.CurrentSpec(ctx, spec)) })
 	})
 }
 
 func (b *backend) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
 	timeouts := 0
 	return repeat(ctx, b.opts, func() (string, error) {
-		id, err := b.inner.AddPart(api.WithAnswerTimeouts(ctx, timeouts), uploadID, body)
+		id, err := attempt(ctx, func() (string, error) {
+			return b.inner.AddPart(api.WithAnswerTimeouts(ctx, timeouts), uploadID, body)
+		})
 		if errors.Is(err, api.ErrAnswerTimeout) {
 			timeouts++
 		}
@@ -96,7 +98,7 @@ func (b *backend) AddPart(ctx context.Context, uploadID string, body *io.Section
 func (b *backend) Complete(ctx context.Context, uploadID string, partIDs []string, md5 string) (api.File, error) {
 	repeated := api.HasEarlierComplete(ctx) // an earlier Complete may have been carried out
 	return repeat(ctx, b.opts, func() (api.File, error) {
-		file, err := b.inner.Complete(ctx, uploadID, partIDs, md5)
+		file, err := attempt(ctx, func() (api.File, error) { return b.inner.Complete(ctx, uploadID, partIDs, md5) })
 		if err == nil {
 			return file, nil
 		}
@@ -146,12 +148,28 @@ func mayExist(err error) error {
 }
 
 func (b *backend) Cancel(ctx context.Context, uploadID string) error {
-	_, err := repeat(ctx, b.opts, func() (struct{}, error) { return struct{}{}, b.inner.Cancel(ctx, uploadID) })
+	_, err := repeat(ctx, b.opts, func() (struct{}, error) {
+		return attempt(ctx, func() (struct{}, error) { return struct{}{}, b.inner.Cancel(ctx, uploadID) })
+	})
 	return err
 }
 
 func (b *backend) FindFiles(ctx context.Context, spec api.Spec, since time.Time) ([]api.File, error) {
-	return repeat(ctx, b.opts, func() ([]api.File, error) { return b.inner.FindFiles(ctx, spec, since) })
+	return repeat(ctx, b.opts, func() ([]api.File, error) {
+		return attempt(ctx, func() ([]api.File, error) { return b.inner.FindFiles(ctx, spec, since) })
+	})
+}
+
+// attempt makes one attempt when the owner of the call lets it, see [api.WithAttempts].
+func attempt[T any](ctx context.Context, call func() (T, error)) (T, error) {
+	attempts := api.AttemptsOf(ctx)
+	if err := attempts.Begin(ctx); err != nil {
+		var none T
+		return none, fmt.Errorf("%w: %w", err, api.ErrNotSent)
+	}
+	result, err := call()
+	attempts.End(err)
+	return result, err
 }
 
 // repeat makes attempts until one succeeds or fails for good, or ctx ends.
@@ -181,6 +199,7 @@ func repeat[T any](ctx context.Context, opts Options, attempt func() (T, error))
 		last = err
 
 		wait := opts.wait(waits, err)
+		api.AttemptsOf(ctx).Pause()
 		api.NoteRetry(ctx, err, time.Now().Add(wait))
 		timer := time.NewTimer(wait)
 		select {
