@@ -62,6 +62,7 @@ type job struct {
 	q       *scheduler
 	kind    kind
 	granted bool
+	queued  bool          // it waits
 	early   bool          // its Upload is declared while the file is written; it has no job
 	left    int64         // bytes that are to be sent
 	expires time.Time     // its Upload does; zero until it is declared
@@ -72,11 +73,12 @@ type job struct {
 
 func (q *scheduler) job() *job { return &job{q: q} }
 
-// admitted reports whether the file of a session may be worked on as one of size bytes.
+// admitted reports whether the file of a session may be worked on as one of size bytes,
+// or will be: its feeder waits for that.
 func (s *session) admitted(size int64) bool {
 	s.job.q.mu.Lock()
 	defer s.job.q.mu.Unlock()
-	return s.job.granted && s.job.kind == s.u.kindOf(size) || s.u.ctx.Err() != nil
+	return (s.job.granted || s.job.queued) && s.job.kind == s.u.kindOf(size) || s.u.ctx.Err() != nil
 }
 
 // admit waits until the file may be worked on, or the Uploader is closed. mu is held,
@@ -93,14 +95,26 @@ func (j *job) enter(ctx context.Context, k kind, size int64, expires time.Time) 
 	j.leave()
 	q := j.q
 	q.mu.Lock()
-	j.kind, j.left, j.expires, j.ready = k, size, expires, make(chan struct{})
+	ready := make(chan struct{})
+	j.kind, j.left, j.expires, j.ready, j.queued = k, size, expires, ready, true
 	q.queue.waiting[k] = append(q.queue.waiting[k], j)
 	q.dispatch()
 	q.mu.Unlock()
 	select {
-	case <-j.ready:
+	case <-ready:
 	case <-ctx.Done():
 		j.leave()
+	}
+}
+
+// enterAgain lets a large file wait until its Upload can be declared, after a pause in
+// which others may have been.
+func (j *job) enterAgain(ctx context.Context) {
+	j.q.mu.Lock()
+	k, left, due := j.kind, j.left, j.granted && j.kind == large
+	j.q.mu.Unlock()
+	if due {
+		j.enter(ctx, k, left, time.Time{})
 	}
 }
 
@@ -110,7 +124,7 @@ func (j *job) leave() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.queue.admitted, j)
-	j.early, j.alone = false, false
+	j.early, j.alone, j.queued = false, false, false
 	if j.granted {
 		q.queue.count(j, -1)
 		j.granted = false
@@ -185,7 +199,7 @@ func (c *queue) dispatch(now time.Time, line *line) (again time.Time) {
 				c.pause = min(2*c.pause, lastProbe)
 			}
 			c.waiting[k] = slices.DeleteFunc(c.waiting[k], func(other *job) bool { return other == j })
-			j.granted = true
+			j.granted, j.queued = true, false
 			j.alone = j.kind == large && j.expires.IsZero() && line.seen(now) > 0 && line.takes(now, j.left) > c.spendable()
 			c.admitted[j] = true
 			c.count(j, 1)
@@ -221,8 +235,8 @@ func (c *queue) next(k kind, now time.Time, line *line) *job {
 func (c *queue) fits(j *job, now time.Time, line *line) bool {
 	load, life, alone := j.left, c.lifetime(), true
 	for other := range c.admitted {
-		if other == j || other.kind == small || other.pauses > 0 || other.left <= 0 {
-			continue // it sends nothing
+		if other == j || other.kind == small || other.left <= 0 || other.pauses > 0 && other.expires.IsZero() {
+			continue // it has nothing to send, or nothing that could expire
 		}
 		if other.alone {
 			return false

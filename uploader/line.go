@@ -21,6 +21,7 @@ type line struct {
 	underWay int     // parts
 	bytes    int64   // of them
 	answered []answered
+	ended    float64 // when the last part ended
 }
 
 // answered is a part that the API has. The times are by the line's clock.
@@ -49,7 +50,14 @@ func (l *line) end(now time.Time, began float64, n int64, done bool) {
 	l.advance(now)
 	l.underWay--
 	l.bytes -= n
+	wasted := l.clock - l.ended
+	l.ended = l.clock
 	if !done {
+		// How much of it has gone is not known, so that time does not count.
+		for i := range l.answered {
+			l.answered[i].began += wasted
+			l.answered[i].ended += wasted
+		}
 		return
 	}
 	if l.answered = append(l.answered, answered{began, l.clock, n}); len(l.answered) > lineParts {

@@ -96,7 +96,10 @@ func (t *ticket) Begin(ctx context.Context) error {
 			return err
 		}
 	}
-	t.resume()
+	again := t.paused && t.op == opCreate
+	if t.resume(); again {
+		t.job.enterAgain(ctx) // much may have been declared meanwhile
+	}
 	q := t.q
 	q.mu.Lock()
 	t.ready = make(chan struct{})
