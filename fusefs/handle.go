@@ -31,9 +31,9 @@ type handle struct {
 }
 
 // newHandle makes the handle of an open by the caller, with the flags of open(2)
-// and the backing file f. Before it returns, the journal knows that the file may
+// and the backing file f, which it has come by as from says. Before it returns, the journal knows that the file may
 // change. It owns f unless it fails.
-func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint32) (*handle, error) {
+func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint32, from uploader.Origin) (*handle, error) {
 	writable := opensForWriting(flags)
 	h := &handle{node: n, ino: n.StableAttr().Ino, file: f, fd: int(f.Fd()), writable: writable}
 	if err := h.openReadOnly(); err != nil {
@@ -44,7 +44,7 @@ func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint
 		if h.readOnly != nil {
 			open, file = n.root.Uploader.OpenPolledWriter, h.readOnly
 		}
-		w, err := open(n.key(), rel, file)
+		w, err := open(n.key(), rel, file, from)
 		if err != nil {
 			h.closeReadOnly()
 			return nil, err

@@ -45,7 +45,7 @@ type Server struct {
 //
 // As root it calls mount(2) itself, on the opened directory and so on no other one,
 // and falls back to fusermount3; other users mount through fusermount3. The process's
-// umask must be 0: the kernel has already applied the caller's.
+// umask must be 0: the caller's is applied to what it asks for.
 func Mount(mountPoint string, o Options, m MountOptions) (*Server, error) {
 	if m.Dir == nil {
 		// Resolved now: once mounted, a lookup of the mount point asks this daemon.
@@ -117,7 +117,7 @@ func mount(mountPoint string, o Options, m MountOptions, path WritePath) (*Serve
 		fo.ExtraCapabilities |= fuse.CAP_WRITEBACK_CACHE
 		fo.DisabledCapabilities = fuse.CAP_PASSTHROUGH
 	}
-	g := &nameLock{RawFileSystem: fs.NewNodeFS(&node{root: root}, fo), root: root}
+	g := &nameLock{RawFileSystem: &openModes{fs.NewNodeFS(&node{root: root}, fo)}, root: root}
 	s := &Server{path: path, notes: &root.callers.notes, done: make(chan struct{})}
 	if s.fuse, err = connect(g, mountPoint, m.Dir, &fo.MountOptions); err != nil {
 		return nil, fmt.Errorf("mount on %s: %w", mountPoint, err)
@@ -172,8 +172,8 @@ func connect(g fuse.RawFileSystem, mountPoint string, dir *os.File, o *fuse.Moun
 // HANDLE_KILLPRIV_V2: without it the kernel asks for security.capability before
 // every single write, which costs a request each; the duty that comes with it is
 // in setattr. READDIRPLUS_AUTO: attributes come with a listing only when
-// the caller has shown that it wants them.
-const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO
+// the caller has shown that it wants them. DONT_MASK: see openModes.
+const capabilities = fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_READDIRPLUS_AUTO | fuse.CAP_DONT_MASK
 
 // resolve turns a path into the form of /proc/self/mountinfo: absolute and without
 // symlinks.

@@ -188,7 +188,7 @@ func (n *node) resize(p pathFD, h *handle, size int64) error {
 	}
 	defer f.Close()
 	rel, _ := n.path()
-	w, err := n.root.Uploader.OpenWriter(n.key(), rel, f)
+	w, err := n.root.Uploader.OpenWriter(n.key(), rel, f, uploader.Found)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"uploadfs/uploader"
 )
 
 // openFlags are returned for every open file. Content changes through this mount
@@ -50,7 +52,7 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 		return nil, 0, errnoOf(err)
 	}
 	rel, _ := n.path()
-	h, err := n.newHandle(ctx, f, rel, flags)
+	h, err := n.newHandle(ctx, f, rel, flags, uploader.Found)
 	if err != nil {
 		f.Close()
 		return nil, 0, errnoOf(err)
@@ -82,6 +84,8 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 		return nil, nil, 0, errnoOf(err)
 	}
 	defer dir.close()
+	from := originOf(flags, mode&privateMode != 0)
+	mode &^= privateMode
 	// The open that creates a file needs no permission on it: O_RDWR works for
 	// every mode.
 	fd, err := retryEINTR(func() (int, error) {
@@ -93,7 +97,7 @@ func (n *node) Create(ctx context.Context, name string, flags, mode uint32, out 
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	child, h, err := n.finishCreate(ctx, dir, os.NewFile(uintptr(fd), name), n.childPath(name), flags, mode, out)
+	child, h, err := n.finishCreate(ctx, dir, os.NewFile(uintptr(fd), name), n.childPath(name), flags, mode, from, out)
 	if err != nil {
 		unix.Unlinkat(int(dir), name, 0)
 		return nil, nil, 0, errnoOf(err)
@@ -115,7 +119,7 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	child, h, err := n.finishCreate(ctx, dir, os.NewFile(uintptr(fd), "unnamed file"), "", flags, mode, out)
+	child, h, err := n.finishCreate(ctx, dir, os.NewFile(uintptr(fd), "unnamed file"), "", flags, mode, uploader.Found, out)
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
@@ -124,14 +128,14 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 
 // finishCreate makes inode and handle of a file that was just made in the directory
 // n, opened as dir. It owns f, also when it fails.
-func (n *node) finishCreate(ctx context.Context, dir pathFD, f *os.File, rel string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, *handle, error) {
+func (n *node) finishCreate(ctx context.Context, dir pathFD, f *os.File, rel string, flags, mode uint32, from uploader.Origin, out *fuse.EntryOut) (*fs.Inode, *handle, error) {
 	st, err := n.root.giveToCaller(ctx, dir, int(f.Fd()), "", mode)
 	if err != nil {
 		f.Close()
 		return nil, nil, err
 	}
 	child := n.newChild(ctx, &st, out)
-	h, err := nodeOf(child).newHandle(ctx, f, rel, flags)
+	h, err := nodeOf(child).newHandle(ctx, f, rel, flags, from)
 	if err != nil {
 		f.Close()
 		return nil, nil, err

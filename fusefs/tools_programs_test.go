@@ -53,7 +53,7 @@ func TestToolRsync(t *testing.T) {
 func TestToolEditors(t *testing.T) {
 	runTools(t, stackOptions{}, []tool{
 		{name: "sed -i", do: `cp "$2/a.txt" f; sed -i s/line/row/ f; grep -q row f; sed s/line/row/ "$2/a.txt" | cmp - f`, uploads: 2, later: true},
-		{name: "sed -i.bak", do: `cp "$2/a.txt" f; sed -i.bak s/line/row/ f; cmp "$2/a.txt" f.bak`, uploads: 2, later: true},
+		{name: "sed -i.bak", do: `cp "$2/a.txt" f; sed -i.bak s/line/row/ f; cmp "$2/a.txt" f.bak`, uploads: 2, later: true, sent: map[string]string{"f.bak": "f"}},
 		{name: "perl -i", do: `cp "$2/a.txt" f; perl -pi -e s/line/row/ f; grep -q row f`, uploads: 2, later: true},
 		{name: "vim, a new file", do: `vim -Nu NONE -es -c 'call setline(1, "text")' -c wq f < /dev/null; [[ $(cat f) = text ]]`, later: true},
 		{name: "vim", do: `cp "$2/a.txt" f; vim -Nu NONE -es -c 'set writebackup' -c '%s/line/row/' -c wq f < /dev/null; sed s/line/row/ "$2/a.txt" | cmp - f`, uploads: 2, later: true},
@@ -76,7 +76,7 @@ func TestToolDatabases(t *testing.T) {
 		s := s.in(t)
 		s.run("set -e; "+identity+`git clone -q --template= "$3/o" r; cd r; echo more >> a.txt; git commit -qam second
 			git gc -q; git fsck --strict --no-progress; git status --porcelain | cmp - /dev/null; diff -r sub "$2/sub"`, "", small, t.TempDir())
-		s.allCompleted("r", true)
+		s.allCompleted("r", true, nil)
 		st := s.API.Stats()
 		require.Equal(t, st.FilesCreated, st.UploadsCreated, "each Upload became a File")
 	})
@@ -120,7 +120,7 @@ func TestToolPython(t *testing.T) {
 	for _, p := range []struct {
 		name, script string
 		uploads      int
-		later        bool
+		sent         map[string]string
 	}{
 		{"json lines", `
 import json
@@ -128,28 +128,28 @@ with open("f.jsonl", "w") as f:
     for i in range(20000):
         f.write(json.dumps({"i": i, "text": "x" * 20}) + "\n")
         if i % 5000 == 0: f.flush()
-`, 0, false},
+`, 0, nil},
 		{"mmap", `
 import mmap
 with open("f", "wb") as f: f.truncate(9 << 20)
 with open("f", "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
     for i in range(0, 9 << 20, 50000): m[i:i+5] = b"store"
     m.flush()
-`, 2, false},
+`, 2, nil},
 		{"shutil", `
 import os, shutil, sys
 src, small = sys.argv[1:3]
 shutil.copyfile(src, "f"); shutil.copy2(src, "g"); shutil.copytree(small, "d"); shutil.move("g", "h")
 with open(src, "rb") as a, open("i", "wb") as b: shutil.copyfileobj(a, b)
 shutil.make_archive("j", "zip", small)
-`, 0, false},
+`, 0, map[string]string{"h": "g"}},
 		{"a header written last", `
 import wave, random
 with wave.open("f.wav", "wb") as w:
     w.setnchannels(1); w.setsampwidth(2); w.setframerate(8000)
     for i in range(300): w.writeframes(random.randbytes(32768))
 with wave.open("f.wav") as w: assert w.getnframes() == 300 * 16384
-`, 0, false},
+`, 0, nil},
 		{"a log that stays open", `
 import os, logging, subprocess
 logging.basicConfig(filename="f.log", level=logging.INFO)
@@ -158,25 +158,25 @@ for i in range(200):
     if i % 50 == 0: subprocess.run(["true"])
 assert os.getxattr("f.log", "user.uploadfs.state") == b"writing"
 logging.shutdown()
-`, 0, false},
+`, 0, nil},
 		{"numpy's way: seek, tell, truncate", `
 with open("f", "w+b") as f:
     f.write(b"\0" * 5000); f.seek(10); f.write(b"ten"); f.seek(0, 2); f.write(b"end"); f.truncate(5001); f.seek(0); assert len(f.read()) == 5001
-`, 0, false},
+`, 0, nil},
 		{"zipfile", `
 import os, sys, zipfile
 with zipfile.ZipFile("f.zip", "w", zipfile.ZIP_DEFLATED) as z:
     for n in os.listdir(sys.argv[2]): z.write(os.path.join(sys.argv[2], n), n)
 with zipfile.ZipFile("f.zip", "a") as z: z.writestr("late", "text")
 assert zipfile.ZipFile("f.zip").testzip() is None
-`, 2, false},
+`, 2, nil},
 		{"sqlite3", `
 import sqlite3
 c = sqlite3.connect("f.db", isolation_level=None); c.execute("pragma journal_mode=memory"); c.execute("create table t(a, b)")
 for i in range(20): c.execute("begin"); c.executemany("insert into t values(?, ?)", [(j, "x" * 50) for j in range(50)]); c.execute("commit")
 assert c.execute("select count(*) from t").fetchone() == (1000,)
 c.close()
-`, 0, false},
+`, 0, nil},
 		{"threads", `
 import os, threading
 with open("f", "wb") as f:
@@ -185,11 +185,11 @@ with open("f", "wb") as f:
     all = [threading.Thread(target=work, args=(n,)) for n in range(4)]
     for t in all: t.start()
     for t in all: t.join()
-`, 0, false},
+`, 0, nil},
 	} {
 		file := filepath.Join(t.TempDir(), "script.py")
 		require.NoError(t, os.WriteFile(file, []byte(strings.TrimSpace(p.script)), 0o644))
-		tools = append(tools, tool{name: p.name, do: `python3 ` + file + ` "$@"`, uploads: p.uploads, later: p.later})
+		tools = append(tools, tool{name: p.name, do: `python3 ` + file + ` "$@"`, uploads: p.uploads, sent: p.sent})
 	}
 	runTools(t, stackOptions{}, tools)
 }

@@ -30,6 +30,10 @@ type tool struct {
 	// later is set for tools that end with a rename. A rename does not wait, so
 	// the File may appear after the tool has ended.
 	later bool
+
+	// sent are the names that were sent, by the name that the file has now, where they
+	// differ: a renamed file keeps its File.
+	sent map[string]string
 }
 
 // toolCommands are the commands that the tools need beyond those of every system. A
@@ -51,7 +55,7 @@ func runTools(t *testing.T, o stackOptions, tools []tool) {
 			before := s.API.Stats()
 			dir := fmt.Sprintf("%02d", i)
 			s.run("set -e; mkdir "+dir+"; cd "+dir+"\n"+tool.do, src, small, t.TempDir())
-			inodes := s.allCompleted(dir, tool.later)
+			inodes := s.allCompleted(dir, tool.later, tool.sent)
 			want := int64(tool.uploads)
 			if want == 0 {
 				want = int64(inodes)
@@ -78,11 +82,12 @@ func (s *stack) in(t *testing.T) *stack {
 	return &sub
 }
 
-// allCompleted checks that the API has every file below dir as the mount has it. It
+// allCompleted checks that the API has every file below dir as the mount has it, with
+// its name and mime type; sent are the names of those that have another one now. It
 // returns the number of files with content; one with several names counts once.
-func (s *stack) allCompleted(dir string, later bool) int {
+func (s *stack) allCompleted(dir string, later bool, sent map[string]string) int {
 	s.t.Helper()
-	inodes := map[string]bool{}
+	inodes := map[string][]string{} // names
 	list := s.run(`find "$1" -type f -printf '%i %s %p\n'`, dir)
 	for line := range strings.Lines(list) {
 		field := strings.SplitN(strings.TrimSpace(line), " ", 3)
@@ -95,9 +100,32 @@ func (s *stack) allCompleted(dir string, later bool) int {
 			s.eventually(name, "completed")
 		}
 		s.sameAsFile(name)
-		inodes[field[0]] = true
+		inodes[field[0]] = append(inodes[field[0]], name)
+	}
+	for _, names := range inodes {
+		s.sentAs(names, sent[strings.TrimPrefix(names[0], dir+"/")])
 	}
 	return len(inodes)
+}
+
+// sentAs checks the name and the mime type that the API has of a file with these
+// names: one of them, or the name sent if it is not empty.
+func (s *stack) sentAs(names []string, sent string) {
+	s.t.Helper()
+	f := s.file(s.attr(names[0], "file_id"))
+	require.Equal(s.t, f.Filename, s.attr(names[0], "filename"))
+	want, mimeTypes := []string{sent}, map[string]string{} // by extension
+	for _, name := range names {
+		if sent == "" {
+			want = append(want, filepath.Base(name))
+		}
+		mimeTypes[filepath.Ext(name)] = s.attr(name, "mime_type")
+	}
+	require.Contains(s.t, want, f.Filename, "the name of the File of %s", names)
+	require.NotEmpty(s.t, f.Filename)
+	if mimeType, known := mimeTypes[filepath.Ext(f.Filename)]; known {
+		require.Equal(s.t, mimeType, f.MimeType, "the mime type of the File of %s", names)
+	}
 }
 
 // smallFiles makes a directory with a few small files, an empty one among them.

@@ -103,7 +103,7 @@ func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-cha
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}
-	// The kernel has already applied the caller's umask to what it asks for.
+	// The caller's umask is applied to what it asks for, and no other.
 	syscall.Umask(0)
 	err = parts.mount(&d.config, point, d.dir, d.log)
 	if err = errors.Join(err, point.Close()); err != nil {

@@ -37,7 +37,7 @@ const (
 )
 
 var fileAttrs = []string{"state", "upload_id", "part_ids", "file_id", "progress", "bytes_sent",
-	"md5", "error", AttrPurpose, AttrMimeType, AttrExpires, AttrSizeHint}
+	"md5", "filename", "error", AttrPurpose, AttrMimeType, AttrExpires, AttrSizeHint}
 
 // WritableAttr reports whether the attribute (without prefix) may be set, on a
 // directory or on a file.
@@ -172,6 +172,8 @@ func (u *Uploader) Attr(st *Status, rel, name string) (value string, ok bool) {
 		}
 	case "md5":
 		value = st.MD5
+	case "filename":
+		value = st.Filename
 	case "error":
 		value = st.Error
 	case AttrInfo:

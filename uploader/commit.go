@@ -23,6 +23,8 @@ var (
 	errMayDiffer = errors.New("the file was touched while it was being committed")
 	// errSuperseded says that another content is to be committed now.
 	errSuperseded = errors.New("the content changed while it was being committed")
+	// errHeldBack says that the file has got a name under which it is not sent.
+	errHeldBack = errors.New("renamed before it had an Upload")
 )
 
 // startCommit lets the content be committed, now or after the commit under way. mu

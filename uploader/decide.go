@@ -37,6 +37,7 @@ type facts struct {
 	lost       bool // bytes of a failed write are missing
 	diskFull   bool // a write may have failed of which only its program has heard
 	completing bool // Complete was called, and its outcome is not known
+	declared   bool // the API has an Upload for it
 
 	// What follows is of eventMounted, but for survived.
 
@@ -69,6 +70,8 @@ type decision struct {
 	reason string      // of an interrupted file
 	err    error       // what the caller hears; nil where the decision is what was asked for
 
+	// withdraw says that what is being committed is not sent after all.
+	withdraw bool
 	// compare says that facts.sent is needed first.
 	compare bool
 	// compareLater says that the file stays as it is, and is compared in the background.
@@ -102,13 +105,7 @@ func decide(f facts) decision {
 		}
 		return byName(f)
 	case eventRenamed:
-		if f.writers > 0 || f.state != state.Held && f.state != state.Excluded {
-			return decision{} // a close will decide, or has decided
-		}
-		if f.survived != backing.Yes && f.name != nameExcluded {
-			return decision{to: state.Interrupted, reason: reasonPowerCut}
-		}
-		return unlessSame(f, byName(f))
+		return decideRenamed(f)
 	case eventDue:
 		if f.state != state.Held || f.writers > 0 {
 			return decision{}
@@ -119,6 +116,25 @@ func decide(f facts) decision {
 	default:
 		return decideMounted(f)
 	}
+}
+
+// decideRenamed is what a new name means. A file that waits for the API goes by the
+// name that it has when its Upload is created; from then on its name is settled.
+func decideRenamed(f facts) decision {
+	stops := !f.declared && f.name != nameFinal
+	switch {
+	case stops && f.state.Committing():
+		d := byName(f)
+		d.withdraw = true
+		return d
+	case stops && f.state == state.Writing:
+		return decision{withdraw: true} // and its close decides
+	case f.writers > 0 || f.state != state.Held && f.state != state.Excluded:
+		return decision{} // a close will decide, or has decided
+	case f.survived != backing.Yes && f.name != nameExcluded:
+		return decision{to: state.Interrupted, reason: reasonPowerCut}
+	}
+	return unlessSame(f, byName(f))
 }
 
 func decideRetry(f facts) decision {
@@ -132,7 +148,7 @@ func decideRetry(f facts) decision {
 		case f.size == 0:
 			return decision{to: state.Empty}
 		case f.name == nameExcluded:
-			return decision{to: state.Excluded, err: fmt.Errorf("its name is excluded: rename it, or mount without that --exclude")}
+			return decision{to: state.Excluded, err: fmt.Errorf("its name is excluded: rename it, or mount without that --exclude (or with --no-default-excludes)")}
 		}
 		return upload(f)
 	case state.Uploading, state.Retrying:

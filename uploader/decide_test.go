@@ -37,23 +37,30 @@ func TestDecisions(t *testing.T) {
 		"rename: excluded, may be lost": {facts{event: eventRenamed, state: state.Excluded, size: 1}, state.Interrupted},
 		"rename: still excluded":        {facts{event: eventRenamed, state: state.Excluded, name: nameExcluded, size: 1}, stay},
 		"rename: completed":             {facts{event: eventRenamed, survived: backing.Yes, state: state.Completed, name: nameExcluded, size: 1}, stay},
-		"rename: uploading":             {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, name: nameExcluded, size: 1}, stay},
-		"due: held":                     {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
-		"due: written again":            {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1, writers: 1}, stay},
-		"due: sent meanwhile":           {facts{event: eventDue, state: state.Uploading, size: 1}, stay},
-		"retry: held":                   {facts{event: eventRetried, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
-		"retry: failed":                 {facts{event: eventRetried, state: state.Failed, size: 1}, state.Uploading},
-		"retry: failed, held name":      {facts{event: eventRetried, state: state.Failed, name: nameHeld, size: 1}, state.Uploading},
-		"retry: failed, excluded name":  {facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}, state.Excluded},
-		"retry: bytes are missing":      {facts{event: eventRetried, state: state.Failed, size: 1, lost: true}, stay},
-		"retry: still too large":        {facts{event: eventRetried, state: state.Failed, size: api.MaxUpload + 1}, state.Failed},
-		"retry: interrupted":            {facts{event: eventRetried, state: state.Interrupted, size: 1}, state.Uploading},
-		"retry: interrupted, empty":     {facts{event: eventRetried, state: state.Interrupted}, state.Empty},
-		"retry: interrupted, excluded":  {facts{event: eventRetried, state: state.Interrupted, name: nameExcluded, size: 1}, state.Excluded},
-		"retry: uploading":              {facts{event: eventRetried, state: state.Uploading, size: 1}, stay},
-		"retry: retrying":               {facts{event: eventRetried, state: state.Retrying, size: 1}, stay},
-		"retry: completed":              {facts{event: eventRetried, state: state.Completed, size: 1}, stay},
-		"retry: excluded":               {facts{event: eventRetried, state: state.Excluded, size: 1}, stay},
+		"rename: uploading":             {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, name: nameExcluded, size: 1, declared: true}, stay},
+		"rename: retrying a part":       {facts{event: eventRenamed, survived: backing.Yes, state: state.Retrying, name: nameHeld, size: 1, declared: true}, stay},
+		"rename: waits, final to final": {facts{event: eventRenamed, survived: backing.Yes, state: state.Retrying, size: 1}, stay},
+		"rename: waits, to held":        {facts{event: eventRenamed, survived: backing.Yes, state: state.Retrying, name: nameHeld, size: 1}, state.Held},
+		"rename: waits, to excluded":    {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, name: nameExcluded, size: 1}, state.Excluded},
+		"rename: a close waits, to held": {facts{event: eventRenamed, survived: backing.Yes, state: state.Uploading, name: nameHeld, size: 1, writers: 1},
+			state.Held},
+		"rename: written, to held":     {facts{event: eventRenamed, survived: backing.Yes, state: state.Writing, name: nameHeld, size: 1, writers: 1}, stay},
+		"due: held":                    {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
+		"due: written again":           {facts{event: eventDue, state: state.Held, name: nameHeld, size: 1, writers: 1}, stay},
+		"due: sent meanwhile":          {facts{event: eventDue, state: state.Uploading, size: 1}, stay},
+		"retry: held":                  {facts{event: eventRetried, state: state.Held, name: nameHeld, size: 1}, state.Uploading},
+		"retry: failed":                {facts{event: eventRetried, state: state.Failed, size: 1}, state.Uploading},
+		"retry: failed, held name":     {facts{event: eventRetried, state: state.Failed, name: nameHeld, size: 1}, state.Uploading},
+		"retry: failed, excluded name": {facts{event: eventRetried, state: state.Failed, name: nameExcluded, size: 1}, state.Excluded},
+		"retry: bytes are missing":     {facts{event: eventRetried, state: state.Failed, size: 1, lost: true}, stay},
+		"retry: still too large":       {facts{event: eventRetried, state: state.Failed, size: api.MaxUpload + 1}, state.Failed},
+		"retry: interrupted":           {facts{event: eventRetried, state: state.Interrupted, size: 1}, state.Uploading},
+		"retry: interrupted, empty":    {facts{event: eventRetried, state: state.Interrupted}, state.Empty},
+		"retry: interrupted, excluded": {facts{event: eventRetried, state: state.Interrupted, name: nameExcluded, size: 1}, state.Excluded},
+		"retry: uploading":             {facts{event: eventRetried, state: state.Uploading, size: 1}, stay},
+		"retry: retrying":              {facts{event: eventRetried, state: state.Retrying, size: 1}, stay},
+		"retry: completed":             {facts{event: eventRetried, state: state.Completed, size: 1}, stay},
+		"retry: excluded":              {facts{event: eventRetried, state: state.Excluded, size: 1}, stay},
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := decide(c.f)
@@ -63,6 +70,22 @@ func TestDecisions(t *testing.T) {
 			}
 			require.Equal(t, d.to == state.Interrupted, d.reason != "", "only an interrupted file has a reason")
 		})
+	}
+}
+
+// TestWhatARenameWithdraws: what waits without an Upload is not sent under a name that is
+// held or excluded.
+func TestWhatARenameWithdraws(t *testing.T) {
+	for _, s := range state.All {
+		for _, class := range []nameClass{nameFinal, nameHeld, nameExcluded} {
+			for _, declared := range []bool{false, true} {
+				for writers := range 2 {
+					d := decide(facts{event: eventRenamed, state: s, name: class, size: 1, declared: declared, writers: writers, survived: backing.Yes})
+					want := class != nameFinal && !declared && (s.Committing() || s == state.Writing)
+					require.Equal(t, want, d.withdraw, "%s, class %d, declared %v, %d writers", s, class, declared, writers)
+				}
+			}
+		}
 	}
 }
 

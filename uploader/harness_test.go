@@ -159,7 +159,7 @@ func (w *harness) tryOpen(rel string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := w.handle(f, rel)
+	h, err := w.handle(f, rel, uploader.Found)
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -167,12 +167,12 @@ func (w *harness) tryOpen(rel string) (*file, error) {
 	return h, nil
 }
 
-func (w *harness) handle(f *os.File, rel string) (*file, error) {
+func (w *harness) handle(f *os.File, rel string, from uploader.Origin) (*file, error) {
 	info, err := backing.StatFd(int(f.Fd()))
 	if err != nil {
 		return nil, err
 	}
-	writer, err := w.up.OpenWriter(info.Key, rel, f)
+	writer, err := w.up.OpenWriter(info.Key, rel, f, from)
 	if err != nil {
 		return nil, err
 	}
@@ -415,7 +415,7 @@ func (w *harness) tmpfile() *file {
 	f, err := os.CreateTemp(w.path(""), "unnamed")
 	require.NoError(w.t, err)
 	require.NoError(w.t, os.Remove(f.Name()))
-	h, err := w.handle(f, "")
+	h, err := w.handle(f, "", uploader.Found)
 	require.NoError(w.t, err)
 	return h
 }
@@ -425,7 +425,7 @@ func (w *harness) unnamed() *file {
 	w.t.Helper()
 	fd, err := unix.Open(w.path(""), unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	require.NoError(w.t, err)
-	h, err := w.handle(os.NewFile(uintptr(fd), "unnamed"), "")
+	h, err := w.handle(os.NewFile(uintptr(fd), "unnamed"), "", uploader.Found)
 	require.NoError(w.t, err)
 	return h
 }

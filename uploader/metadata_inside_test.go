@@ -26,7 +26,7 @@ func TestChangeOfTwoFilesBesideAnUnref(t *testing.T) {
 		defer f.Close()
 		info, err := backing.StatFd(int(f.Fd()))
 		require.NoError(t, err)
-		w, err := u.OpenWriter(info.Key, rel, f)
+		w, err := u.OpenWriter(info.Key, rel, f, Found)
 		require.NoError(t, err)
 		defer w.Close()
 		changes = append(changes, MetadataChange{Key: info.Key, Mtime: true, Stat: func() (backing.Info, error) {

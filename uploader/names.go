@@ -13,6 +13,8 @@ type NamePolicy struct {
 	NoHold  bool          // hold nothing at all, not even heldNames
 	HoldFor time.Duration // a held file is sent this long after its last close if it is not renamed
 	Exclude []string      // globs of names that are never sent
+
+	NoDefaultExcludes bool // defaultExcludes are names like any other
 }
 
 // DefaultHoldFor is how long a held file waits for its final name.
@@ -21,15 +23,29 @@ const DefaultHoldFor = 30 * time.Second
 // heldNames are the names of files that are not finished yet: what editors,
 // rsync, browsers and the kernel's own clients call a file that they rename, or
 // remove, when it is. rsync: .name.XXXXXX; vim: 4913 and .name.swp; GLib:
-// .goutputstream-XXXXXX; GNU sed -i: sedXXXXXX; Python's tempfile: tmpxxxxxxxx.
+// .goutputstream-XXXXXX; GNU sed -i: sedXXXXXX; Python's tempfile: tmpxxxxxxxx;
+// CMake: *.tmp?????; restic: *-tmp-N; leveldb and rocksdb: *.dbtmp; redis:
+// temp-*.rdb; git and bup: tmp_obj_*, tmp_pack_* and .tmp-*.
 // SQLite's journals are here because it closes them only to remove them: sending
 // one would make every transaction wait for the network, and leave a File that is
 // of no use.
 var heldNames = []string{
-	".*.??????", "*.tmp", "*.part", "*.partial", "*.crdownload", "*~", ".*.sw?",
+	".*.??????", "*.tmp", "*.tmp?????", "*.part", "*.partial", "*.crdownload", "*~", ".*.sw?",
 	".goutputstream-*", "sed??????", "4913", ".fuse_hidden*", ".nfs*",
 	"tmp" + strings.Repeat("[a-z0-9_]", 8), "*-journal", "*-wal", "*-shm",
+	"*-tmp-[0-9]*", "*_exiftool_tmp", "*.~qpdf-temp#", "*.dbtmp", "temp-*.rdb", "tmp_obj_*", "tmp_pack_*", ".tmp-*",
+	"rdiff-backup.tmp.*",
 }
+
+// exclusiveNames are held only where an open with O_EXCL has made the file: git's
+// locks, packs and lists, and patch's output. Without it they are the names of
+// finished files.
+var exclusiveNames = []string{"*.lock", "packed-refs.new", "refs_??????", "packs_??????", "tmp_*_??????", "*.o??????"}
+
+// defaultExcludes are scaffolding and backups that programs leave beside a file:
+// LibreOffice's locks, emacs' autosaves, aria2's control files, editors' backups
+// and vim's undo files.
+var defaultExcludes = []string{".~lock.*#", "#*#", "*.aria2", "*.aria2__temp", "*~", ".*.un~"}
 
 // Validate reports the first glob that cannot be one.
 func (p NamePolicy) Validate() error {
@@ -50,15 +66,45 @@ const (
 	nameExcluded                  // it is never sent
 )
 
-// classOf says what the path of a file below the mount means.
-func (p NamePolicy) classOf(rel string) nameClass {
+// classOf says what the path of a file below the mount means. A temporary file is
+// held under any name; see [Origin].
+func (p NamePolicy) classOf(rel string, temporary bool) nameClass {
 	switch {
-	case matchAny(p.Exclude, rel):
+	case matchAny(p.Exclude, rel), !p.NoDefaultExcludes && matchAny(defaultExcludes, rel):
 		return nameExcluded
-	case !p.NoHold && (matchAny(heldNames, rel) || matchAny(p.Hold, rel)):
+	case !p.NoHold && (temporary || p.unfinished(rel)):
 		return nameHeld
 	}
 	return nameFinal
+}
+
+// unfinished reports whether the name alone says that the file is not finished.
+func (p NamePolicy) unfinished(rel string) bool {
+	return matchAny(heldNames, rel) || matchAny(p.Hold, rel)
+}
+
+// Origin says how an open has come by its file. A file that gets its final name
+// later is told by its open better than by its name.
+type Origin int
+
+const (
+	// Found is a file that was there, or that an open without O_EXCL has made.
+	Found Origin = iota
+	// Exclusive is a file that an open with O_EXCL has made.
+	Exclusive
+	// Temporary is a file that was made as mkstemp(3) makes it.
+	Temporary
+)
+
+// temporary reports whether a new file of this origin is held under any name, until
+// it is renamed.
+func (o Origin) temporary(rel string) bool {
+	return o == Temporary || o == Exclusive && matchAny(exclusiveNames, rel)
+}
+
+// staysTemporary reports whether a temporary file is still one under its new name.
+func (p NamePolicy) staysTemporary(rel string) bool {
+	return p.unfinished(rel) || matchAny(exclusiveNames, rel)
 }
 
 // matchAny matches a glob with a slash against the whole path, any other

@@ -25,9 +25,12 @@ func (u *Uploader) moved(where func(path string) (string, bool)) {
 	for _, s := range u.sessions {
 		s.mu.Lock()
 		if path, ok := where(s.rec.Path); ok {
+			before := s.nameClass()
 			s.rec.Path = path
 			s.publish()
-			s.renamed()
+			if s.nameClass() != before { // else it is the file that has been decided about
+				s.renamed()
+			}
 		}
 		s.mu.Unlock()
 	}
@@ -49,7 +52,9 @@ func (u *Uploader) recordMove(from, to string) {
 // unless that was one for unfinished files and the new one is not: then this is
 // how its writer gives it its final name (git does).
 func (u *Uploader) Linked(key backing.Key, path string) {
-	if was := u.Status(key, path).Path; was == path || u.names.classOf(was) == nameHeld && u.names.classOf(path) != nameHeld {
+	was := u.Status(key, path)
+	held := u.names.classOf(was.Path, was.temporary) == nameHeld
+	if was.Path == path || held && u.names.classOf(path, was.temporary && u.names.staysTemporary(path)) != nameHeld {
 		u.named(key, path)
 	}
 }
@@ -71,6 +76,7 @@ func (u *Uploader) named(key backing.Key, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.rec.Path = path
+	s.rec.Temporary = s.rec.Temporary && u.names.staysTemporary(path)
 	if s.unlinked {
 		s.linked()
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 	"uploadfs/uploader/api/apitest"
 	"uploadfs/uploader/backing"
@@ -26,7 +27,7 @@ func (w *harness) openBlind(rel string) (*file, *os.File) {
 	require.NoError(w.t, err)
 	info, err := backing.StatFd(int(f.Fd()))
 	require.NoError(w.t, err)
-	writer, err := w.up.OpenPolledWriter(info.Key, rel, f)
+	writer, err := w.up.OpenPolledWriter(info.Key, rel, f, uploader.Found)
 	require.NoError(w.t, err)
 	h := &file{writer, w, f, rel, info.Key}
 	w.open[h] = true

@@ -121,7 +121,7 @@ func (s *session) noteWritten(off, end int64) {
 // is held.
 func (s *session) predictSize() {
 	if s.prediction.asking || s.prediction.unpredictable || s.unlinked || s.u.ctx.Err() != nil ||
-		s.u.names.classOf(s.rec.Path) != nameFinal {
+		s.nameClass() != nameFinal {
 		return
 	}
 	if err := s.openFile(); err != nil {

@@ -185,7 +185,7 @@ func (f *randomFile) noise(n int) []byte {
 func (f *randomFile) openMore() {
 	h, err := os.OpenFile(f.w.path(f.rel), os.O_RDWR|os.O_CREATE, 0o600)
 	require.NoError(f.w.t, err)
-	w, err := f.w.up.OpenWriter(f.w.key(f.rel), f.rel, h)
+	w, err := f.w.up.OpenWriter(f.w.key(f.rel), f.rel, h, uploader.Found)
 	require.NoError(f.w.t, err)
 	f.handles = append(f.handles, &randomHandle{Writer: w, f: h})
 }

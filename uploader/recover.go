@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -139,8 +140,21 @@ func (u *Uploader) sameFile(r *journal.Record, f found) bool {
 	return err != nil || info.Key == r.Key
 }
 
+// renamedSince reports whether the file has got another name, and not only another
+// directory, since its record was written: the daemon was killed in between.
+func (u *Uploader) renamedSince(r *journal.Record, f found) bool {
+	if path.Base(r.Path) == path.Base(f.path) {
+		return false
+	}
+	info, err := u.tree.Stat(r.Path)
+	return err != nil || info.Key != r.Key // else it is one of several names
+}
+
 // resume goes on with one file. later says that it is to be compared in the background.
 func (u *Uploader) resume(r *journal.Record, f found) (later bool, err error) {
+	if r.Temporary && !u.names.staysTemporary(f.path) && u.renamedSince(r, f) {
+		r.Temporary = false
+	}
 	known, err := u.factsOf(r, &f)
 	if err != nil {
 		return false, err
@@ -198,7 +212,7 @@ func (u *Uploader) accept(r *journal.Record, now backing.Info) {
 // file once more where a program may be writing to it.
 func (u *Uploader) factsOf(r *journal.Record, f *found) (facts, error) {
 	known := facts{
-		event: eventMounted, state: r.State, name: u.names.classOf(f.path),
+		event: eventMounted, state: r.State, name: u.names.classOf(f.path, r.Temporary),
 		lost: r.Kind == api.Damaged, completing: r.Completing, wasOpen: r.Open, writer: backing.No,
 	}
 	copied := r.Ctime == 0

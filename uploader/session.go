@@ -271,12 +271,17 @@ func (s *session) recordClose() {
 	s.rec.Boot, s.rec.Durable = s.u.boot, backing.Stamp{}
 }
 
+// nameClass says what the file's name, or the open that made it, means for its
+// sending. mu is held.
+func (s *session) nameClass() nameClass { return s.u.names.classOf(s.rec.Path, s.rec.Temporary) }
+
 // decide asks what event means for the file as it is now. mu is held.
 func (s *session) decide(e event) decision {
 	f := facts{
-		event: e, state: s.rec.State, name: s.u.names.classOf(s.rec.Path),
+		event: e, state: s.rec.State, name: s.nameClass(),
 		size: s.content.size, writers: s.writers,
-		lost: s.lost.any() || s.rec.State == state.Failed && s.rec.Kind == api.Damaged, completing: s.rec.Completing,
+		declared: s.rec.Upload.ID != "" || s.rec.Completing,
+		lost:     s.lost.any() || s.rec.State == state.Failed && s.rec.Kind == api.Damaged, completing: s.rec.Completing,
 		survived: survived(s.rec.Boot == s.u.boot),
 	}
 	f.diskFull = e == eventClosed && s.observer.diskFull()
@@ -285,7 +290,13 @@ func (s *session) decide(e event) decision {
 
 // carryOut does what was decided of the content as it is now. mu is held.
 func (s *session) carryOut(d decision) {
+	if d.withdraw {
+		s.withdraw(errHeldBack)
+	}
 	if d.to == "" {
+		if d.withdraw {
+			s.answer(s.commits.requested, nil)
+		}
 		return
 	}
 	s.commits.requested, s.commits.next = s.content.gen, nil
@@ -298,15 +309,22 @@ func (s *session) carryOut(d decision) {
 		s.finishLocally(state.Held, nil)
 		s.deferUpload()
 	case state.Empty, state.Excluded:
-		if t := s.commits.target; t != nil {
-			t.withdrawn = true
-		}
-		s.dropTransfer(errors.New(string(d.to)))
+		s.withdraw(errors.New(string(d.to)))
 		s.finishLocally(d.to, nil)
 	default:
 		s.finishLocally(d.to, d.err)
 	}
 	s.syncLater()
+}
+
+// withdraw stops what is being committed. A close that waits for it has nothing to
+// wait for any more; the caller answers it. mu is held.
+func (s *session) withdraw(why error) {
+	s.commits.next = nil
+	if t := s.commits.target; t != nil {
+		t.withdrawn = true
+	}
+	s.dropTransfer(why)
 }
 
 // finishLocally ends a content without the API: nothing of it is to be sent now.

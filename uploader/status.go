@@ -32,7 +32,8 @@ type Status struct {
 	Superseded  []string    `json:"superseded,omitempty"` // IDs of Files that held earlier content; they still exist
 	Since       time.Time   `json:"since,omitzero"`       // of the state
 
-	parts []string // IDs by part number, "" where not acknowledged
+	parts     []string // IDs by part number, "" where not acknowledged
+	temporary bool     // it gets its final name later
 }
 
 // PartAt is the ID of part n of the file, counted from 0; "" while there is none.
@@ -118,7 +119,7 @@ func statusOf(r *journal.Record, x *transfer, next time.Time) *Status {
 		Path: r.Path, State: r.State, Size: r.Size, Since: r.Since,
 		Filename: r.Spec.Filename, Purpose: r.Spec.Purpose, MimeType: r.Spec.MimeType,
 		UploadID: r.Upload.ID, ExpiresAt: r.Upload.ExpiresAt,
-		FileID: r.FileID, MD5: r.MD5, Error: r.Err, Superseded: r.Superseded,
+		FileID: r.FileID, MD5: r.MD5, Error: r.Err, Superseded: r.Superseded, temporary: r.Temporary,
 	}
 	if r.State == state.Retrying {
 		st.NextAttempt = next

@@ -239,15 +239,15 @@ func (s *session) feed(x *transfer) {
 	s.cond.Broadcast()
 }
 
-// declare creates the Upload, with the attributes and the name of this moment.
+// declare creates the Upload. Each attempt declares the attributes and the name of its
+// own moment.
 func (s *session) declare(x *transfer) error {
 	s.mu.Lock()
-	id, path := x.upload.ID, s.rec.Path
+	id, size := x.upload.ID, x.spec.Bytes
 	s.mu.Unlock()
 	if id != "" {
 		return nil
 	}
-	spec := s.declaration(path, x.spec.Bytes)
 	if err := s.u.acquire(x.ctx); err != nil {
 		return err
 	}
@@ -259,10 +259,19 @@ func (s *session) declare(x *transfer) error {
 	}
 	created := time.Now().Add(-clockSkew) // unless the API says it
 	x.declaring = true
+	var path string
+	var spec api.Spec
+	current := func() api.Spec {
+		s.mu.Lock()
+		path = s.rec.Path
+		s.mu.Unlock()
+		spec = s.declaration(path, size)
+		return spec
+	}
 	var up api.Upload
 	var err error
 	s.unlocked(func() {
-		up, err = s.u.opts.Backend.Create(s.noted(x.ctx, x), spec)
+		up, err = s.u.opts.Backend.Create(api.WithSpec(s.noted(x.ctx, x), current), current())
 		s.u.freeSlot()
 	})
 	x.declaring = false

@@ -24,19 +24,20 @@ type Writer struct {
 // OpenWriter registers an open of the regular file with this key, whose name is
 // path. file is the backing file open for reading; it stays the caller's, and is
 // duplicated. The journal knows of the open before OpenWriter returns; when it
-// cannot be told (a full disk), the open must fail with the error.
-func (u *Uploader) OpenWriter(key backing.Key, path string, file *os.File) (*Writer, error) {
-	return u.openWriter(key, path, file, false)
+// cannot be told (a full disk), the open must fail with the error. It also knows how
+// the open has come by the file.
+func (u *Uploader) OpenWriter(key backing.Key, path string, file *os.File, from Origin) (*Writer, error) {
+	return u.openWriter(key, path, file, from, false)
 }
 
 // OpenPolledWriter is OpenWriter for an open whose writes the kernel makes by
 // itself (passthrough). file must be open for reading only: a descriptor of the
 // daemon's that could write would hide whether another one can.
-func (u *Uploader) OpenPolledWriter(key backing.Key, path string, file *os.File) (*Writer, error) {
-	return u.openWriter(key, path, file, true)
+func (u *Uploader) OpenPolledWriter(key backing.Key, path string, file *os.File, from Origin) (*Writer, error) {
+	return u.openWriter(key, path, file, from, true)
 }
 
-func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, poll bool) (*Writer, error) {
+func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, from Origin, poll bool) (*Writer, error) {
 	s, err := u.refKey(key, path)
 	if err != nil {
 		return nil, err
@@ -53,6 +54,10 @@ func (u *Uploader) openWriter(key backing.Key, path string, file *os.File, poll 
 	}
 	if err := s.adoptFile(file); err != nil {
 		return nil, err
+	}
+	if from.temporary(path) {
+		s.rec.Temporary = true // recorded with the open
+		s.publish()
 	}
 	if s.writers == 0 {
 		if err := s.firstWriter(info); err != nil {

@@ -70,9 +70,10 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	})
 	f.DurationVar(&c.DrainTimeout, "drain-timeout", c.DrainTimeout, "how long the end of the mount waits for uploads")
 	f.StringArrayVar(&c.Names.Hold, "hold", nil, "hold files whose name, or path if there is a slash, matches `GLOB`; repeatable")
-	f.BoolVar(&c.Names.NoHold, "no-hold", false, "hold no names, not even those of editors' temporary files")
+	f.BoolVar(&c.Names.NoHold, "no-hold", false, "hold nothing, not even editors' temporary files")
 	f.DurationVar(&c.Names.HoldFor, "hold-for", c.Names.HoldFor, "upload a held file so long after its last close")
 	f.StringArrayVar(&c.Names.Exclude, "exclude", nil, "never upload files that match `GLOB`; repeatable")
+	f.BoolVar(&c.Names.NoDefaultExcludes, "no-default-excludes", false, "upload editors' backups and programs' scaffolding too")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401, a pipe only once")
 	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
 	f.Func("log-format", "`FORMAT` of the log: text or json (default text)", func(s string) (err error) {

@@ -34,7 +34,7 @@ func TestJournalRoundTrip(t *testing.T) {
 		Spec:   api.Spec{Filename: "f", Purpose: "batch", MimeType: "text/jsonl", Bytes: 77, Expires: 2 * time.Hour},
 		Upload: api.Upload{ID: "upload_1", ExpiresAt: time.Unix(7, 8)}, CreatedAt: time.Unix(5, 6), Completing: true,
 		FileID: "file-1", MD5: "0123", Err: "an error", Kind: api.Quota, Superseded: []string{`file-"quoted"`, "file-0"},
-		Ctime: 1<<62 + 1, Boot: "a boot", Durable: backing.Stamp{Size: 4, Mtime: -4, Ctime: 5},
+		Ctime: 1<<62 + 1, Boot: "a boot", Durable: backing.Stamp{Size: 4, Mtime: -4, Ctime: 5}, Temporary: true,
 	}
 	bare := &Record{Key: backing.Key{Ino: 2}, Path: "b", State: state.Empty, Since: time.Unix(1, 0)}
 	parts := []Part{{0, 10, 1<<32 - 1, "p0"}, {10, 5, 0, "p1"}}

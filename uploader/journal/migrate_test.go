@@ -33,7 +33,11 @@ CREATE TABLE files (
 	error      TEXT NOT NULL, kind INTEGER NOT NULL,
 	superseded TEXT NOT NULL,
 	PRIMARY KEY (ino, birth)
-) WITHOUT ROWID;
+) WITHOUT ROWID;` + schemaRest + `
+PRAGMA user_version = 1;`
+
+// schemaRest is what the schemas of versions 1 and 2 have in common.
+const schemaRest = `
 CREATE INDEX files_state ON files(state);
 CREATE INDEX files_path ON files(path);
 CREATE TABLE parts (
@@ -51,8 +55,7 @@ CREATE TABLE completing (
 CREATE TABLE disowned (
 	file_id TEXT    NOT NULL PRIMARY KEY,
 	since   INTEGER NOT NULL
-) WITHOUT ROWID;
-PRAGMA user_version = 1;`
+) WITHOUT ROWID;`
 
 func TestAJournalOfVersion1(t *testing.T) {
 	dir := t.TempDir()
@@ -108,6 +111,83 @@ func TestAJournalOfVersion1(t *testing.T) {
 	got, err := j.Get(waiting.Key)
 	require.NoError(t, err)
 	require.Equal(t, waiting, got)
+}
+
+// schema2 is the schema of version 2, as the programs of that version made it.
+const schema2 = `
+CREATE TABLE files (
+	ino        INTEGER NOT NULL,
+	birth      INTEGER NOT NULL,
+	path       TEXT    NOT NULL,
+	state      TEXT    NOT NULL,
+	since      INTEGER NOT NULL,
+	open       INTEGER NOT NULL,
+	size       INTEGER NOT NULL,
+	mtime      INTEGER NOT NULL,
+	filename   TEXT NOT NULL, purpose TEXT NOT NULL, mime_type TEXT NOT NULL, expires INTEGER NOT NULL,
+	declared   INTEGER NOT NULL,
+	upload_id  TEXT    NOT NULL,
+	created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+	file_id    TEXT NOT NULL, md5 TEXT NOT NULL,
+	error      TEXT NOT NULL, kind INTEGER NOT NULL,
+	superseded TEXT NOT NULL,
+	ctime      INTEGER NOT NULL,
+	boot       TEXT    NOT NULL,
+	durable_size INTEGER NOT NULL, durable_mtime INTEGER NOT NULL,
+	durable_ctime INTEGER NOT NULL,
+	PRIMARY KEY (ino, birth)
+) WITHOUT ROWID;` + schemaRest + `
+PRAGMA user_version = 2;`
+
+func TestAJournalOfVersion2(t *testing.T) {
+	dir := t.TempDir()
+	db, err := sql.Open("sqlite", filepath.Join(dir, Name)+"?_pragma=journal_mode(WAL)")
+	require.NoError(t, err)
+	for _, query := range []string{
+		schema2,
+		`INSERT INTO files VALUES (7, 8, 'a.tmp', 'held', 9, 0, 30, 15, '', '', '', 0, 0, '', 0, 0, '', '', '', 0, 'null', 16, 'boot', 30, 15, 17)`,
+		`INSERT INTO files VALUES (12, 13, 'b', 'uploading', 14, 1, 5, 15, 'b', 'batch', 'text/plain', 0, 5, 'upload_2', 16, 17, '', '', '', 0, '["file-1"]', 18, 'boot', 0, 0, 0)`,
+		`INSERT INTO parts VALUES (12, 13, 0, 5, 6, 'part_2')`,
+	} {
+		_, err := db.Exec(query)
+		require.NoError(t, err)
+	}
+	require.NoError(t, db.Close())
+
+	held := &Record{
+		Key: backing.Key{Ino: 7, Birth: 8}, Path: "a.tmp", State: state.Held, Since: time.Unix(0, 9), Size: 30, Mtime: 15, Ctime: 16,
+		Boot: "boot", Durable: backing.Stamp{Size: 30, Mtime: 15, Ctime: 17},
+	}
+	waiting := &Record{
+		Key: backing.Key{Ino: 12, Birth: 13}, Path: "b", State: state.Uploading, Since: time.Unix(0, 14), Open: true,
+		Size: 5, Mtime: 15, Ctime: 18, Boot: "boot",
+		Spec:   api.Spec{Filename: "b", Purpose: "batch", MimeType: "text/plain", Bytes: 5},
+		Upload: api.Upload{ID: "upload_2", ExpiresAt: time.Unix(0, 17)}, CreatedAt: time.Unix(0, 16),
+		Superseded: []string{"file-1"}, Parts: []Part{{0, 5, 6, "part_2"}},
+	}
+	for range 2 { // the second time there is nothing left to do
+		j := openTestJournal(t, dir)
+		for _, want := range []*Record{held, waiting} {
+			got, err := j.Get(want.Key)
+			require.NoError(t, err)
+			require.Equal(t, want, got, "no file of version 2 is temporary by its open")
+		}
+		var found int
+		require.NoError(t, j.write.QueryRow("PRAGMA user_version").Scan(&found))
+		require.Equal(t, version, found)
+		require.NoError(t, j.Close())
+	}
+
+	// The mark can be written now, and survives.
+	j := openTestJournal(t, dir)
+	held.Temporary = true
+	require.NoError(t, j.Put(held))
+	require.NoError(t, j.Close())
+	j = openTestJournal(t, dir)
+	defer func() { require.NoError(t, j.Close()) }()
+	got, err := j.Get(held.Key)
+	require.NoError(t, err)
+	require.Equal(t, held, got)
 }
 
 func TestDurabilityIsOfTheContentInTheRecord(t *testing.T) {

@@ -33,6 +33,7 @@ type Record struct {
 	Err        string
 	Kind       api.Kind
 	Superseded []string
+	Temporary  bool // its open has created it as a file that gets its final name later
 	Parts      []Part
 }
 
@@ -57,7 +58,7 @@ func (r *Record) ForgetUpload() {
 
 const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,
 	declared, upload_id, created_at, expires_at, file_id, md5, error, kind, superseded,
-	ctime, boot, durable_size, durable_mtime, durable_ctime`
+	ctime, boot, durable_size, durable_mtime, durable_ctime, temporary`
 
 // all columns, and whether the Upload may be a File already.
 const selected = columns + `, EXISTS (SELECT 1 FROM completing WHERE completing.upload_id = files.upload_id)`
@@ -73,12 +74,12 @@ func (j *Journal) Put(r *Record) error {
 	if err != nil {
 		return err
 	}
-	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
 		r.Spec.Filename, r.Spec.Purpose, r.Spec.MimeType, int64(r.Spec.Expires/time.Second),
 		r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
 		r.FileID, r.MD5, r.Err, int(r.Kind), string(superseded),
-		r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime)
+		r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime, r.Temporary)
 }
 
 // PutPart adds an acknowledged part, in the place of earlier ones that it
@@ -212,7 +213,7 @@ func scanRecords(rows *sql.Rows) ([]*Record, error) {
 			&r.Spec.Filename, &r.Spec.Purpose, &r.Spec.MimeType, &life,
 			&r.Spec.Bytes, &r.Upload.ID, &created, &exp,
 			&r.FileID, &r.MD5, &r.Err, &r.Kind, &superseded,
-			&r.Ctime, &r.Boot, &r.Durable.Size, &r.Durable.Mtime, &r.Durable.Ctime, &r.Completing)
+			&r.Ctime, &r.Boot, &r.Durable.Size, &r.Durable.Mtime, &r.Durable.Ctime, &r.Temporary, &r.Completing)
 		if err != nil {
 			return nil, failure(err)
 		}

@@ -10,7 +10,7 @@ import (
 
 // version is the version of the schema. A later program migrates an
 // older one; an older program refuses a later one.
-const version = 2
+const version = 3
 
 // schema is the journal: what must survive a killed daemon. A file is named by
 // its backing inode and birth time, so rename, hard links, unlink and the reuse
@@ -36,6 +36,7 @@ CREATE TABLE files (
 	boot       TEXT    NOT NULL,  -- boot ID of the kernel under which the content was last known to be whole
 	durable_size INTEGER NOT NULL, durable_mtime INTEGER NOT NULL, -- when the content was on the disk;
 	durable_ctime INTEGER NOT NULL,                                -- all 0 if it is not known to be
+	temporary  INTEGER NOT NULL,  -- created as a file that gets its final name later, and not renamed since
 	PRIMARY KEY (ino, birth)
 ) WITHOUT ROWID;
 CREATE INDEX files_state ON files(state);
@@ -66,6 +67,8 @@ ALTER TABLE files ADD COLUMN boot TEXT NOT NULL DEFAULT '';
 ALTER TABLE files ADD COLUMN durable_size INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE files ADD COLUMN durable_mtime INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE files ADD COLUMN durable_ctime INTEGER NOT NULL DEFAULT 0;`,
+	2: `
+ALTER TABLE files ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0;`,
 }
 
 // prepare makes the schema, or checks that the one there is ours and whole.

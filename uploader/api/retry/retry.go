@@ -77,7 +77,9 @@ func New(inner api.Backend, opts Options) api.Backend {
 func (b *backend) Unwrap() api.Backend { return b.inner }
 
 func (b *backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
-	return repeat(ctx, b.opts, func() (api.Upload, error) { return b.inner.Create(ctx, spec) })
+	return repeat(ctx, b.opts, func() (api.Upload, error) {
+		return b.inner.Create(ctx, api.CurrentSpec(ctx, spec))
+	})
 }
 
 func (b *backend) AddPart(ctx context.Context, uploadID string, body *io.SectionReader) (string, error) {
