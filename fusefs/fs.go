@@ -21,9 +21,9 @@
 //
 // A [node] finds its backing inode by its path in go-fuse's tree of inodes, beneath a
 // directory descriptor and never through a symlink. Before the inode is used, its
-// number and birth time are compared with the node's identity. A file whose last
-// name is gone is found by a descriptor that is open on it. nameLock says why a
-// path can be trusted.
+// number and birth time are compared with the node's identity. An inode whose last
+// name is gone is found by a descriptor that is kept for it until the kernel forgets
+// it, see orphans. nameLock says why a path can be trusted.
 //
 // # Locks
 //

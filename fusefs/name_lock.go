@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // nameLock wraps go-fuse's request handlers and keeps two trees in step: go-fuse's
@@ -142,23 +141,28 @@ func (g *nameLock) ReadDirPlus(c <-chan struct{}, in *fuse.ReadIn, out *fuse.Dir
 }
 
 func (g *nameLock) Unlink(c <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	defer g.root.closeLater.closeAll()
-	g.names.Lock()
-	defer g.names.Unlock()
-	return g.RawFileSystem.Unlink(c, in, name)
+	return g.takeNames(func() fuse.Status { return g.RawFileSystem.Unlink(c, in, name) })
 }
 
 func (g *nameLock) Rmdir(c <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	g.names.Lock()
-	defer g.names.Unlock()
-	return g.RawFileSystem.Rmdir(c, in, name)
+	return g.takeNames(func() fuse.Status { return g.RawFileSystem.Rmdir(c, in, name) })
 }
 
 func (g *nameLock) Rename(c <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
-	defer g.root.closeLater.closeAll()
+	return g.takeNames(func() fuse.Status { return g.RawFileSystem.Rename(c, in, oldName, newName) })
+}
+
+// takeNames runs a request that takes names away. To close the last descriptor of a
+// file frees its blocks, which takes long for a large file. So that follows the lock.
+func (g *nameLock) takeNames(request func() fuse.Status) fuse.Status {
 	g.names.Lock()
-	defer g.names.Unlock()
-	return g.RawFileSystem.Rename(c, in, oldName, newName)
+	status := request()
+	unused := g.root.orphans.keepNameless()
+	g.names.Unlock()
+	for _, p := range unused {
+		p.close()
+	}
+	return status
 }
 
 // OnUnmount follows the last request. When the connection ends, also by an ordinary
@@ -168,28 +172,5 @@ func (g *nameLock) OnUnmount() {
 	g.RawFileSystem.OnUnmount()
 	g.root.handles.abandonAll()
 	g.root.background.Wait()
-}
-
-// deferredClose collects descriptors of files that may have lost their last name.
-// To close the last descriptor frees the file's blocks, which takes long for a
-// large file. So they are closed after nameLock.names is unlocked.
-type deferredClose struct {
-	mu  sync.Mutex // protects fds
-	fds []int
-}
-
-func (g *deferredClose) add(fd int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.fds = append(g.fds, fd)
-}
-
-func (g *deferredClose) closeAll() {
-	g.mu.Lock()
-	fds := g.fds
-	g.fds = nil
-	g.mu.Unlock()
-	for _, fd := range fds {
-		unix.Close(fd)
-	}
+	g.root.orphans.forgetAll()
 }

@@ -19,7 +19,7 @@ import (
 // root is what all nodes of a mount share.
 type root struct {
 	Options
-	closeLater deferredClose
+	orphans    orphans
 	handles    openHandles
 	path       WritePath    // the one in use, never Auto
 	info       backing.Info // of the backing tree's own directory
@@ -82,6 +82,12 @@ func (n *node) childPath(name string) string {
 	return name
 }
 
+// hasName reports whether a path leads to the node.
+func (n *node) hasName() bool {
+	_, ok := n.path()
+	return ok
+}
+
 // openPath finds the backing inode. The caller closes the descriptor. ESTALE makes
 // the kernel look the name up again: the backing tree was changed behind the mount.
 func (n *node) openPath() (pathFD, error) {
@@ -100,8 +106,14 @@ func (n *node) openPath() (pathFD, error) {
 			return -1, err
 		}
 	}
+	if p, kept, err := n.root.orphans.open(n); kept {
+		return p, err
+	}
 	return n.pathOfOpenFile()
 }
+
+// OnForget follows the kernel's last use of the inode.
+func (n *node) OnForget() { n.root.orphans.forget(n) }
 
 // pathOfOpenFile finds the backing inode by a descriptor that is open on it.
 func (n *node) pathOfOpenFile() (pathFD, error) {

@@ -95,7 +95,7 @@ func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
 		return errnoOf(err)
 	}
 	defer dir.close()
-	victim, err := n.root.openVictim(dir, name)
+	victim, err := n.openVictim(dir, name)
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -113,6 +113,9 @@ func (n *node) Rmdir(ctx context.Context, name string) syscall.Errno {
 		return errnoOf(err)
 	}
 	defer dir.close()
+	if _, err := n.openVictim(dir, name); err != nil {
+		return errnoOf(err)
+	}
 	return errnoOf(unix.Unlinkat(int(dir), name, unix.AT_REMOVEDIR))
 }
 
@@ -144,7 +147,7 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 	victim, exchanged := pathFD(-1), pathFD(-1)
 	switch {
 	case flags == 0:
-		if victim, err = n.root.openVictim(newDir, newName); err != nil && err != unix.ENOENT {
+		if victim, err = to.openVictim(newDir, newName); err != nil && err != unix.ENOENT {
 			return errnoOf(err)
 		}
 	case flags&unix.RENAME_EXCHANGE != 0:
@@ -177,14 +180,21 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 	return 0
 }
 
-// openVictim opens the file that is about to lose the name. The descriptor is closed
-// after nameLock.names is unlocked: to free a large file's blocks takes long.
-func (r *root) openVictim(dir pathFD, name string) (pathFD, error) {
+// openVictim opens what is about to lose the name in the directory n, opened as dir.
+// The descriptor is the orphans'.
+func (n *node) openVictim(dir pathFD, name string) (pathFD, error) {
 	p, err := openName(dir, name)
-	if err == nil {
-		r.closeLater.add(int(p))
+	if err != nil {
+		return -1, err
 	}
-	return p, err
+	var known *node
+	if child := n.GetChild(name); child != nil {
+		if st, err := p.stat(); err == nil && st.key() == nodeOf(child).key() {
+			known = nodeOf(child)
+		}
+	}
+	n.root.orphans.add(known, p)
+	return p, nil
 }
 
 // openName finds the inode of a name in the directory dir. The caller closes it.

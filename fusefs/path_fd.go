@@ -18,6 +18,12 @@ type pathFD int
 
 func (p pathFD) close() { unix.Close(int(p)) }
 
+// duplicate is another descriptor of the same inode.
+func (p pathFD) duplicate() (pathFD, error) {
+	fd, err := unix.FcntlInt(uintptr(p), unix.F_DUPFD_CLOEXEC, 0)
+	return pathFD(fd), err
+}
+
 func (p pathFD) link() string { return "/proc/self/fd/" + strconv.Itoa(int(p)) }
 
 // stat describes the inode.
