@@ -26,6 +26,7 @@ type toolCase struct {
 	varies   []string // globs of paths whose content is another one at each run
 	also     []string // globs of the names that Files have besides those of the files
 	because  string   // why there are such Files
+	mime     []string // globs of paths whose mime type is changed after they were sent
 	files    [2]int   // how many Files do makes; {0, 0}: one for each file that it leaves
 	refused  string   // the exit status of do when the API refuses everything
 	excluded bool     // it leaves files that are never sent
@@ -152,6 +153,9 @@ func (c *toolCase) set(key, value string) (err error) {
 		var names string
 		names, c.because, _ = strings.Cut(value, " because ")
 		c.also = strings.Fields(names)
+	case "mime":
+		globs, _, _ := strings.Cut(value, " because ")
+		c.mime = strings.Fields(globs)
 	case "files":
 		low, high, ok := strings.Cut(value, "-")
 		if !ok {
@@ -181,7 +185,7 @@ func (c *toolCase) complete() error {
 	case len(c.also) > 0 && c.because == "":
 		return fmt.Errorf(`"also" gives no reason: write "NAMES because …"`)
 	}
-	for _, pattern := range slices.Concat(c.also, c.varies) {
+	for _, pattern := range slices.Concat(c.also, c.varies, c.mime) {
 		if _, err := path.Match(pattern, ""); err != nil {
 			return fmt.Errorf("%s: %w", pattern, err)
 		}

@@ -50,13 +50,16 @@ func runMatrix(ctx context.Context, o options, sections []*section, out io.Write
 	}
 	m := &matrix{o: o, out: out, native: map[*toolCase]map[string]*result{}}
 	m.shop = &workshop{programs: &programs{installed: installed, dir: filepath.Join(dir, "root")}}
-	if o.install {
-		m.shop.programs.install(ctx, packagesOf(sections), os.Stdout)
+	if err := m.shop.programs.bootstrap(ctx, os.Stdout); err != nil {
+		return false, fmt.Errorf("a root for the tools: %w", err)
 	}
 	if err := m.furnish(filepath.Join(dir, "work")); err != nil {
 		return false, err
 	}
 	defer m.leave()
+	if o.install {
+		m.shop.programs.install(ctx, packagesOf(sections), os.Stdout)
+	}
 	for i, name := range o.modes {
 		for _, mode := range allModes {
 			if mode.name == name {
@@ -175,7 +178,7 @@ func (m *matrix) parts(ctx context.Context, user, dir string, c *toolCase, betwe
 	defer s.close()
 	r := &result{}
 	for i, text := range []string{c.before, c.do, c.check} {
-		if i > 0 {
+		if i == 1 || text != "" && i > 1 {
 			if err := between(i); err != nil {
 				return nil, fmt.Errorf("%w\n%s", err, s.printed())
 			}
@@ -230,15 +233,18 @@ func (m *matrix) compare(ctx context.Context, t *testMount, c *toolCase, dir str
 
 // mounted runs the case in the mount, and compares everything.
 func (m *matrix) mounted(ctx context.Context, t *testMount, c *toolCase, dir string, native *result) []string {
-	defer t.program(ctx, "/bin/rm", "-rf", filepath.Join(t.dir, dir))
-	if _, err := t.program(ctx, "/bin/mkdir", filepath.Join(t.dir, dir)); err != nil {
+	defer t.remove(ctx, dir)
+	if err := t.mkdir(ctx, dir); err != nil {
 		return []string{err.Error()}
 	}
 	var before map[string]bool
 	var held []string
 	r, err := m.parts(ctx, t.user, filepath.Join(t.inside, dir), c, func(part int) (err error) {
-		if held, err = t.settled(ctx, dir); part == 1 {
-			before = t.ids()
+		if part > 1 || c.before != "" {
+			held, err = t.settled(ctx, dir)
+		}
+		if part == 1 {
+			before, held = t.ids(), nil
 		}
 		return err
 	})
@@ -248,9 +254,11 @@ func (m *matrix) mounted(ctx context.Context, t *testMount, c *toolCase, dir str
 	if r.status != native.status {
 		return []string{fmt.Sprintf("its parts end with %v\n%s", r.status, r.printed)}
 	}
-	if _, err := t.settled(ctx, dir); err != nil {
+	more, err := t.settled(ctx, dir)
+	if err != nil {
 		return []string{err.Error()}
 	}
+	held = append(held, more...)
 	mounted, err := t.tree(ctx, m.self, dir)
 	if err != nil {
 		return []string{err.Error()}
@@ -274,14 +282,17 @@ func (m *matrix) mounted(ctx context.Context, t *testMount, c *toolCase, dir str
 // with what the case says. Where the tool has noticed nothing, all bytes are there.
 func (m *matrix) refused(ctx context.Context, t *testMount, c *toolCase, dir string, native *result) []string {
 	defer t.refuses.Store(false)
-	defer t.program(ctx, "/bin/rm", "-rf", filepath.Join(t.dir, dir))
-	if _, err := t.program(ctx, "/bin/mkdir", filepath.Join(t.dir, dir)); err != nil {
+	defer t.remove(ctx, dir)
+	if err := t.mkdir(ctx, dir); err != nil {
 		return []string{err.Error()}
 	}
 	refusing := *c
 	refusing.check = ""
 	r, err := m.parts(ctx, t.user, filepath.Join(t.inside, dir), &refusing, func(part int) error {
-		_, err := t.settled(ctx, dir)
+		var err error
+		if c.before != "" {
+			_, err = t.settled(ctx, dir)
+		}
 		t.refuses.Store(part == 1)
 		return err
 	})

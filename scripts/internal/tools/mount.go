@@ -181,8 +181,27 @@ func (t *testMount) settled(ctx context.Context, dir string) (held []string, err
 	}
 }
 
-// tree is what is in a directory of the mount, as its user sees it.
+// mkdir, remove and tree do as the mount's user what the kernel grants no other user.
+func (t *testMount) mkdir(ctx context.Context, dir string) error {
+	if t.user == "root" {
+		return os.Mkdir(filepath.Join(t.dir, dir), 0o755)
+	}
+	_, err := t.program(ctx, "/bin/mkdir", filepath.Join(t.dir, dir))
+	return err
+}
+
+func (t *testMount) remove(ctx context.Context, dir string) {
+	if t.user == "root" {
+		os.RemoveAll(filepath.Join(t.dir, dir))
+	} else {
+		t.program(ctx, "/bin/rm", "-rf", filepath.Join(t.dir, dir))
+	}
+}
+
 func (t *testMount) tree(ctx context.Context, self, dir string) (list []entry, err error) {
+	if t.user == "root" {
+		return tree(filepath.Join(t.dir, dir))
+	}
 	out, err := t.program(ctx, self, "-inspect", filepath.Join(t.dir, dir))
 	if err == nil {
 		err = json.Unmarshal(out, &list)

@@ -28,15 +28,9 @@ type programs struct {
 	dir       string // where this run sees it
 }
 
-// install makes the root if it is not there, and adds the packages that it lacks. What
-// cannot be installed is said; the cases of its programs are skipped.
+// install adds the packages that the root lacks. What cannot be installed is said; the
+// cases of its programs are skipped.
 func (p *programs) install(ctx context.Context, packages []string, out *os.File) {
-	if _, err := os.Stat(filepath.Join(p.installed, "etc/debian_version")); err != nil {
-		if err := p.bootstrap(ctx, out); err != nil {
-			fmt.Fprintln(out, "no root for the tools:", err)
-			return
-		}
-	}
 	missing := p.missing(packages)
 	if len(missing) == 0 {
 		return
@@ -48,7 +42,9 @@ func (p *programs) install(ctx context.Context, packages []string, out *os.File)
 		}
 	}
 	apt := func(args ...string) error {
-		cmd := exec.CommandContext(ctx, "chroot", append([]string{p.installed, "apt-get", "-qq"}, args...)...)
+		// No file of this root is worth a wait for the disk.
+		args = append([]string{p.dir, "apt-get", "-qq", "-o", "Dpkg::Options::=--force-unsafe-io"}, args...)
+		cmd := exec.CommandContext(ctx, "chroot", args...)
 		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C.UTF-8")
 		cmd.Stdout, cmd.Stderr = out, out
 		return cmd.Run()
@@ -62,7 +58,11 @@ func (p *programs) install(ctx context.Context, packages []string, out *os.File)
 	}
 }
 
+// bootstrap makes the root if it is not there.
 func (p *programs) bootstrap(ctx context.Context, out *os.File) error {
+	if _, err := os.Stat(filepath.Join(p.installed, "etc/debian_version")); err == nil {
+		return nil
+	}
 	i := slices.IndexFunc(aptSources, func(name string) bool {
 		fi, err := os.Stat(name)
 		return err == nil && fi.Size() > 0

@@ -16,7 +16,7 @@ import (
 const shown = 4 << 10 // bytes of what a failed case has printed
 
 // scriptLimit ends a script that hangs. It decides no verdict.
-const scriptLimit = 5 * time.Minute
+const scriptLimit = 3 * time.Minute
 
 // workshop is where scripts are run: a root directory with the tools, and /work in it.
 type workshop struct {
@@ -80,8 +80,12 @@ func (s *script) run(ctx context.Context, text string) (status string, err error
 		return "", fmt.Errorf("it did not end in %v", scriptLimit)
 	case err == nil:
 		return "0", nil
-	case errors.As(err, &exit) && exit.ExitCode() >= 0:
-		return fmt.Sprint(exit.ExitCode()), nil
+	case errors.As(err, &exit):
+		ended := exit.Sys().(syscall.WaitStatus)
+		if ended.Signaled() {
+			return fmt.Sprint(128 + int(ended.Signal())), nil // as a shell says it
+		}
+		return fmt.Sprint(ended.ExitStatus()), nil
 	}
 	return "", err
 }
