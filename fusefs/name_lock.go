@@ -76,6 +76,7 @@ func (g *nameLock) Symlink(c <-chan struct{}, in *fuse.InHeader, target, name st
 func (g *nameLock) Link(c <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	g.names.RLock()
 	defer g.names.RUnlock()
+	defer g.root.orphans.forgetLinked()
 	return g.RawFileSystem.Link(c, in, name, out)
 }
 

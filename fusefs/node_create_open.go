@@ -120,10 +120,18 @@ func (n *node) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryO
 	if err != nil {
 		return nil, nil, 0, errnoOf(err)
 	}
-	child, h, err := n.finishCreate(ctx, dir, os.NewFile(uintptr(fd), "unnamed file"), "", flags, mode, uploader.Found, out)
+	f := os.NewFile(uintptr(fd), "unnamed file")
+	p, err := pathFDOf(f)
 	if err != nil {
+		f.Close()
 		return nil, nil, 0, errnoOf(err)
 	}
+	child, h, err := n.finishCreate(ctx, dir, f, "", flags, mode, uploader.Found, out)
+	if err != nil {
+		p.close()
+		return nil, nil, 0, errnoOf(err)
+	}
+	n.root.orphans.keep(nodeOf(child), p)
 	return child, h, n.openReply(flags), 0
 }
 

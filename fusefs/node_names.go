@@ -82,6 +82,7 @@ func (n *node) Link(ctx context.Context, target fs.InodeEmbedder, name string, o
 	switch {
 	case st.fileType() != unix.S_IFREG:
 	case before.Nlink == 0:
+		n.root.orphans.link(old)
 		n.root.Uploader.Renamed("", n.childPath(name), st.key(), false) // from O_TMPFILE
 	default:
 		n.root.Uploader.Linked(st.key(), n.childPath(name))

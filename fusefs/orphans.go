@@ -2,9 +2,12 @@
 
 package fusefs
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
-// orphans are inodes that have lost their last name and that the kernel still knows.
+// orphans are inodes that have no name, any more or yet, and that the kernel knows.
 // A program may use one through an O_PATH descriptor, or as its working directory,
 // and the kernel itself sends the times of a file after it has removed its name. No
 // path leads there, so the daemon keeps a descriptor until the kernel forgets the
@@ -13,6 +16,7 @@ type orphans struct {
 	mu      sync.Mutex // protects what follows
 	kept    map[*node]pathFD
 	victims []victim
+	linked  []*node // kept ones that the requests under way give a name
 }
 
 // victim is an inode that the request under way takes a name from.
@@ -42,13 +46,50 @@ func (o *orphans) keepNameless() (unused []pathFD) {
 		if replaced, ok := o.kept[v.node]; ok {
 			unused = append(unused, replaced)
 		}
-		if o.kept == nil {
-			o.kept = map[*node]pathFD{}
-		}
-		o.kept[v.node] = v.pathFD
+		o.keepLocked(v.node, v.pathFD)
 	}
 	o.victims = nil
 	return unused
+}
+
+// keep takes over a descriptor of n, which never had a name.
+func (o *orphans) keep(n *node, p pathFD) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.keepLocked(n, p)
+}
+
+func (o *orphans) keepLocked(n *node, p pathFD) {
+	if o.kept == nil {
+		o.kept = map[*node]pathFD{}
+	}
+	o.kept[n] = p
+}
+
+// link tells that n is about to get a name, see forgetLinked.
+func (o *orphans) link(n *node) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.kept[n]; ok {
+		o.linked = append(o.linked, n)
+	}
+}
+
+// forgetLinked closes what is kept for inodes that have got a name, when it is in
+// go-fuse's tree: the kernel may not forget them for long.
+func (o *orphans) forgetLinked() {
+	o.mu.Lock()
+	var named []*node
+	o.linked = slices.DeleteFunc(o.linked, func(n *node) bool {
+		if n.hasName() {
+			named = append(named, n)
+		}
+		return n.hasName()
+	})
+	o.mu.Unlock()
+	for _, n := range named {
+		o.forget(n)
+	}
 }
 
 // open duplicates the descriptor that is kept for n. The caller closes it.
@@ -68,6 +109,7 @@ func (o *orphans) forget(n *node) {
 	o.mu.Lock()
 	p, ok := o.kept[n]
 	delete(o.kept, n)
+	o.linked = slices.DeleteFunc(o.linked, func(l *node) bool { return l == n })
 	o.mu.Unlock()
 	if ok {
 		p.close()

@@ -50,12 +50,13 @@ func TestPosixUseOfTheRemoved(t *testing.T) {
 	m := newMount(t)
 	native := tempDir(t)
 	for name, use := range map[string]func(t *testing.T, dir string) []any{
-		"file":             useRemovedFile,
-		"replaced":         useReplacedFile,
-		"symlink":          useRemovedSymlink,
-		"directory":        useRemovedDirectory,
-		"without any name": useUnnamedFile,
-		"another name":     useOtherName,
+		"file":                     useRemovedFile,
+		"replaced":                 useReplacedFile,
+		"symlink":                  useRemovedSymlink,
+		"directory":                useRemovedDirectory,
+		"without any name":         useUnnamedFile,
+		"without any name, closed": useClosedUnnamedFile,
+		"another name":             useOtherName,
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := use(t, native)
@@ -172,6 +173,46 @@ func useUnnamedFile(t *testing.T, dir string) []any {
 	got := useInode(f)
 	got = append(got, outcome("linkat", unix.Linkat(unix.AT_FDCWD, viaProc(f), unix.AT_FDCWD, join(dir, "named"), unix.AT_SYMLINK_FOLLOW)))
 	return append(got, describe(f), read(t, join(dir, "named")))
+}
+
+// useClosedUnnamedFile keeps only an O_PATH descriptor of a file that never had a name.
+func useClosedUnnamedFile(t *testing.T, dir string) []any {
+	f, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	require.NoError(t, err)
+	_, err = unix.Write(f, []byte("content"))
+	require.NoError(t, err)
+	fd, err := unix.Open(viaProc(f), unix.O_PATH|unix.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer unix.Close(fd)
+	require.NoError(t, unix.Close(f))
+	got := useInode(fd)
+	got = append(got, outcome("linkat", unix.Linkat(unix.AT_FDCWD, viaProc(fd), unix.AT_FDCWD, join(dir, "named later"), unix.AT_SYMLINK_FOLLOW)))
+	return append(got, describe(fd), read(t, join(dir, "named later")))
+}
+
+// TestNoDescriptorOfANamedFileIsKept makes files without a name, and names some of them.
+func TestNoDescriptorOfANamedFileIsKept(t *testing.T) {
+	s := newStack(t, stackOptions{})
+	for i := range 20 {
+		fd, err := unix.Open(s.Dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		require.NoError(t, err)
+		if i%2 == 0 {
+			require.NoError(t, unix.Linkat(unix.AT_FDCWD, viaProc(fd), unix.AT_FDCWD, s.path(fmt.Sprint(i)), unix.AT_SYMLINK_FOLLOW))
+		}
+		require.NoError(t, unix.Close(fd))
+	}
+	tree := join(s.State, "tree") + "/"
+	require.Eventually(t, func() bool {
+		fds, err := os.ReadDir("/proc/self/fd")
+		require.NoError(t, err)
+		for _, fd := range fds {
+			if name, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(name, tree) {
+				return false
+			}
+		}
+		return true
+	}, patience, time.Millisecond)
+	require.Len(t, strings.Fields(s.run("ls")), 10)
 }
 
 // useOtherName removes the name by which the kernel knows a file that has another one.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 )
 
@@ -130,4 +131,32 @@ func lint(ctx context.Context, w *work) error {
 		}
 	}
 	return w.command(ctx, []string{raceFlags() + " -race"}, linter, "./...")
+}
+
+var toolCounts = regexp.MustCompile(`(?m)^(\d+) passed, (\d+) failed, (\d+) skipped$`)
+
+// toolMatrix runs scripts/tools, and counts its cases.
+func toolMatrix(ctx context.Context, w *work) result {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(w, "only root can give the tools a root directory of their own")
+		return result{skipped: 1}
+	}
+	err := w.command(ctx, nil, "scripts/tools")
+	r := countTools(w.output())
+	if err != nil {
+		fmt.Fprintln(w, err)
+		r.failed = max(r.failed, 1)
+		r.text = w.output()
+	}
+	return r
+}
+
+// countTools reads the last line of scripts/tools.
+func countTools(output string) (r result) {
+	if m := toolCounts.FindStringSubmatch(output); m != nil {
+		for i, n := range []*int{&r.passed, &r.failed, &r.skipped} {
+			*n, _ = strconv.Atoi(m[i+1])
+		}
+	}
+	return r
 }

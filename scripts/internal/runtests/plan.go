@@ -63,6 +63,7 @@ func plan(o options, packages []*goPackage, root bool) ([]*step, error) {
 		{name: "imports", about: "who may import whom", run: check(program("scripts/check-imports"))},
 		{name: "shellcheck", about: "the scripts", run: check(shell)},
 		{name: "modules", about: "go.mod is tidy, and the README names its Go", run: check(modules)},
+		{name: "tools-doc", about: "docs/tools.md is what the cases of scripts/tools say", run: check(program("go", "run", "./scripts/internal/tools", "-doc", "docs/tools.md", "-check"))},
 		{name: compileStep, about: "all test binaries, with the race detector", run: compile(packages, o.names)},
 	}
 	tests, err := testSteps(o, packages, root)
@@ -152,6 +153,10 @@ func extraSteps(packages []*goPackage) []*step {
 			})
 		}
 	}
+	steps = append(steps, &step{
+		name: "tools", about: "scripts/tools: over a hundred programs in all kinds of mounts", onlyAll: true,
+		run: toolMatrix,
+	})
 	return append(steps, &step{
 		name: "bench", about: "scripts/bench, with a hundredth of its data", onlyAll: true,
 		run: check(program("scripts/bench", "-runs", "1", "-scale", "100")),
