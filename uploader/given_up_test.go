@@ -4,6 +4,7 @@ package uploader_test
 
 import (
 	"context"
+	"net/http"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestACreateThatIsGivenUpInItsPauseFreesItsSlot(t *testing.T) {
 			})
 			w.mem.Hook(func(_ context.Context, c apitest.Call) error {
 				if c.Op == apitest.OpCreate && c.Stage == apitest.Before && c.N == 1 {
-					return apitest.RateLimit(10 * patience)
+					return &api.Error{Status: http.StatusServiceUnavailable, RetryAfter: 10 * patience, Message: "Try later."}
 				}
 				return nil
 			})
