@@ -32,9 +32,9 @@ type handle struct {
 	writer   *uploader.Writer // nil unless writable
 }
 
-// newHandle makes the handle of an open by the caller, with the flags of open(2)
-// and the backing file f, which it has come by as from says. Before it returns, the journal knows that the file may
-// change. It owns f unless it fails.
+// newHandle makes the handle of an open by the caller, with the flags of open(2) and
+// the backing file f; from says how the open has come by it. Before newHandle returns,
+// the journal knows that the file may change. It owns f unless it fails.
 func (n *node) newHandle(ctx context.Context, f *os.File, rel string, flags uint32, from uploader.Origin) (*handle, error) {
 	writable := opensForWriting(flags)
 	h := &handle{node: n, ino: n.StableAttr().Ino, file: f, fd: int(f.Fd()), writable: writable}

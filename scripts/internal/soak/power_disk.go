@@ -176,7 +176,7 @@ func (d *disk) sync() error {
 	return unix.Syncfs(int(dir.Fd()))
 }
 
-// shutDown ends the filesystem. Whoever uses it has errors from now on.
+// shutDown ends the filesystem. All use of it fails from now on.
 func (d *disk) shutDown(f flavour) error {
 	dir, err := os.Open(d.point)
 	if err != nil {

@@ -53,7 +53,7 @@ func runMatrix(ctx context.Context, o options, sections []*section, out io.Write
 	if err := m.shop.programs.bootstrap(ctx, os.Stdout); err != nil {
 		return false, fmt.Errorf("a root for the tools: %w", err)
 	}
-	if err := m.furnish(filepath.Join(dir, "work")); err != nil {
+	if err := m.furnish(filepath.Join(dir, "matrix")); err != nil {
 		return false, err
 	}
 	defer m.leave()
@@ -73,7 +73,7 @@ func runMatrix(ctx context.Context, o options, sections []*section, out io.Write
 	return m.failed > 0 || m.passed == 0, nil
 }
 
-// furnish makes /work, and what the cases find in it.
+// furnish makes /matrix, and what the cases find in it.
 func (m *matrix) furnish(work string) error {
 	for _, dir := range []string{"in", "out", "native"} {
 		if err := os.MkdirAll(filepath.Join(work, dir), 0o755); err != nil {
@@ -102,7 +102,7 @@ func (m *matrix) furnish(work string) error {
 	if m.shop.url, err = serve(filepath.Join(work, "in")); err != nil {
 		return err
 	}
-	m.shop.base = filepath.Join(m.shop.programs.dir, "work")
+	m.shop.base = filepath.Join(m.shop.programs.dir, "matrix")
 	m.self = strings.Replace(m.self, work, m.shop.base, 1)
 	m.o.binary = strings.Replace(m.o.binary, work, m.shop.base, 1)
 	return m.shop.programs.enter(work)
@@ -201,7 +201,7 @@ func (m *matrix) natively(ctx context.Context, user string, c *toolCase) (*resul
 		return nil, err
 	}
 	defer func() { exec.Command("rm", "-rf", dir).Run() }()
-	r, err := m.parts(ctx, user, "/work/native/dir", c, func(int) error { return nil })
+	r, err := m.parts(ctx, user, "/matrix/native/dir", c, func(int) error { return nil })
 	if err != nil {
 		return nil, fmt.Errorf("natively: %w", err)
 	}

@@ -46,10 +46,10 @@ type testMount struct {
 	refuses atomic.Bool // everything
 }
 
-// newMount starts a server and mounts. The tools see base at /work.
+// newMount starts a server and mounts. The tools see base at /matrix.
 func newMount(ctx context.Context, m mode, base, binary string) (*testMount, error) {
 	t := &testMount{
-		mode: m, dir: filepath.Join(base, m.name, "up"), inside: filepath.Join("/work", m.name, "up"),
+		mode: m, dir: filepath.Join(base, m.name, "up"), inside: filepath.Join("/matrix", m.name, "up"),
 		state: filepath.Join(base, m.name, "state"), binary: binary,
 	}
 	for _, dir := range []string{filepath.Dir(t.dir), t.dir} {

@@ -104,7 +104,7 @@ func (p *programs) missing(packages []string) []string {
 	return slices.DeleteFunc(slices.Clone(packages), func(name string) bool { return installed[name] })
 }
 
-// enter shows the root at dir, with the kernel's filesystems, and with work at /work.
+// enter shows the root at dir, with the kernel's filesystems, and with work at /matrix.
 func (p *programs) enter(work string) error {
 	type mount struct{ from, to, kind string }
 	if err := os.MkdirAll(p.dir, 0o755); err != nil {
@@ -115,7 +115,7 @@ func (p *programs) enter(work string) error {
 		{"/dev", "dev", ""},
 		{"proc", "proc", "proc"},
 		{"tmpfs", "tmp", "tmpfs"},
-		{work, "work", ""},
+		{work, "matrix", ""},
 	}
 	if goroot, err := exec.Command("go", "env", "GOROOT").Output(); err == nil {
 		list = append(list, mount{strings.TrimSpace(string(goroot)), "usr/local/go", ""})

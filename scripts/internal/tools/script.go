@@ -18,10 +18,10 @@ const shown = 4 << 10 // bytes of what a failed case has printed
 // scriptLimit ends a script that hangs. It decides no verdict.
 const scriptLimit = 3 * time.Minute
 
-// workshop is where scripts are run: a root directory with the tools, and /work in it.
+// workshop is where scripts are run: a root directory with the tools, and /matrix in it.
 type workshop struct {
 	programs *programs
-	base     string // /work, as this run sees it
+	base     string // /matrix, as this run sees it
 	url      string // where $IN can be downloaded from
 	scratch  int    // the last directory given out as $OUT
 }
@@ -39,7 +39,7 @@ type script struct {
 func (w *workshop) newScript(user, dir string) (*script, error) {
 	w.scratch++
 	name := fmt.Sprintf("out/%d", w.scratch)
-	s := &script{shop: w, user: user, dir: dir, out: "/work/" + name, outside: filepath.Join(w.base, name)}
+	s := &script{shop: w, user: user, dir: dir, out: "/matrix/" + name, outside: filepath.Join(w.base, name)}
 	s.log = filepath.Join(w.base, "log")
 	os.Remove(s.log)
 	return s, makeFor(user, s.outside)
@@ -67,7 +67,7 @@ func (s *script) run(ctx context.Context, text string) (status string, err error
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Env = append([]string{
 		"PATH=" + toolPath, "HOME=" + s.out, "LC_ALL=C.UTF-8", "TZ=UTC", "TERM=dumb",
-		"IN=/work/in", "OUT=" + s.out, "URL=" + s.shop.url, "GOCACHE=/work/gocache/" + s.user,
+		"IN=/matrix/in", "OUT=" + s.out, "URL=" + s.shop.url, "GOCACHE=/matrix/gocache/" + s.user,
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 	}, stepEnviron()...)
 	err = cmd.Run()
