@@ -53,7 +53,7 @@ func TestPIDFDTellsHowAProcessEnded(t *testing.T) {
 		require.ErrorIs(t, err, stop)
 
 		require.NoError(t, in.Close())
-		ended, err := p.poll(1, int((10 * time.Second).Milliseconds())) // POLLIN
+		ended, err := p.ExitsWithin(10 * time.Second)
 		require.NoError(t, err)
 		require.True(t, ended)
 		_, err = p.WaitExit(ctx)
