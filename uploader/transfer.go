@@ -223,10 +223,14 @@ func (s *session) feed(x *transfer) {
 	err := s.declare(x)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for err == nil && s.nextPart(x) != nil {
-		slot := s.u.schedule.ticket(opPart, s.u.kindOf(s.nextPart(x).n), s.job)
+	for err == nil {
+		next := s.nextPart(x)
+		if next == nil {
+			break
+		}
+		slot := s.u.schedule.ticket(opPart, s.u.kindOf(next.n), s.job)
 		if slot.kind == large {
-			slot.expires, slot.bytes = x.upload.ExpiresAt, s.nextPart(x).n
+			slot.expires, slot.bytes = x.upload.ExpiresAt, next.n
 		}
 		s.unlocked(func() { err = slot.Begin(x.ctx) })
 		if err != nil {

@@ -101,13 +101,13 @@ func scanMaps(r io.Reader, device string, ino uint64) (bool, error) {
 	if _, err := fmt.Sscanf(device, "%d:%d", &major, &minor); err != nil {
 		return false, fmt.Errorf("device %q: %w", device, err)
 	}
+	inHex := fmt.Sprintf("%02x:%02x", major, minor)
 	lines := bufio.NewReader(r)
 	for seen := false; ; seen = true {
 		line, err := lines.ReadSlice('\n')
 		// A line is cut off by the buffer within its path, which comes last.
 		if f := bytes.Fields(line); len(f) >= 5 && len(f[1]) == 4 && f[1][1] == 'w' && f[1][3] == 's' {
-			high, low, _ := bytes.Cut(f[3], []byte(":"))
-			if hexadecimal(high) == major && hexadecimal(low) == minor && number(f[4], 10) == ino {
+			if string(f[3]) == inHex && number(f[4], 10) == ino {
 				return true, nil
 			}
 		}
@@ -124,17 +124,4 @@ func scanMaps(r io.Reader, device string, ino uint64) (bool, error) {
 			return false, err
 		}
 	}
-}
-
-func hexadecimal(digits []byte) (n uint64) {
-	for _, c := range digits {
-		n <<= 4
-		switch {
-		case c >= '0' && c <= '9':
-			n += uint64(c - '0')
-		case c >= 'a' && c <= 'f':
-			n += uint64(c-'a') + 10
-		}
-	}
-	return n
 }

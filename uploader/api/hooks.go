@@ -27,14 +27,14 @@ func NoteRetry(ctx context.Context, err error, next time.Time) {
 
 type specKey struct{}
 
-// WithSpec returns a context whose Create declares at each attempt what spec returns
-// then: a file that waits through an outage may have got another name. spec is called
-// on the calling goroutine.
+// WithSpec returns a context whose Create declares at each further attempt what spec
+// returns then: a file that waits through an outage may have got another name. spec is
+// called on the calling goroutine.
 func WithSpec(ctx context.Context, spec func() Spec) context.Context {
 	return context.WithValue(ctx, specKey{}, spec)
 }
 
-// CurrentSpec is what an attempt of a Create with this context and spec is to declare.
+// CurrentSpec is what a further attempt of a Create with this context and spec is to declare.
 // The retry decorator calls it.
 func CurrentSpec(ctx context.Context, spec Spec) Spec {
 	if current, ok := ctx.Value(specKey{}).(func() Spec); ok {

@@ -77,8 +77,15 @@ func New(inner api.Backend, opts Options) api.Backend {
 func (b *backend) Unwrap() api.Backend { return b.inner }
 
 func (b *backend) Create(ctx context.Context, spec api.Spec) (api.Upload, error) {
+	again := false
 	return repeat(ctx, b.opts, func() (api.Upload, error) {
-		return attempt(ctx, func() (api.Upload, error) { return b.inner.Create(ctx, api.CurrentSpec(ctx, spec)) })
+		return attempt(ctx, func() (api.Upload, error) {
+			if again {
+				spec = api.CurrentSpec(ctx, spec)
+			}
+			again = true
+			return b.inner.Create(ctx, spec)
+		})
 	})
 }
 
