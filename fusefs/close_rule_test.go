@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -414,12 +415,17 @@ func (s *stack) read(name string) []byte {
 	return b
 }
 
-// blockCalls makes every call of an operation wait. reached gets one value for each;
-// open lets these calls and all later ones go on.
+// blockCalls makes every call of an operation wait, see block.
 func blockCalls(api *local.Server, op local.Op) (reached <-chan struct{}, open func()) {
-	held, gate := make(chan struct{}, 100), make(chan struct{})
+	return block(api, func(p local.Point) bool { return p.Op == op })
+}
+
+// block makes every call that matches wait before its body is read. reached gets one
+// value for each; open lets these calls and all later ones go on.
+func block(api *local.Server, matches func(local.Point) bool) (reached <-chan struct{}, open func()) {
+	held, gate := make(chan struct{}, 1000), make(chan struct{})
 	api.SetIntercept(func(p local.Point) *local.Fault {
-		if p.Op == op && p.Stage == local.StageHead {
+		if p.Stage == local.StageHead && matches(p) {
 			held <- struct{}{}
 			select {
 			case <-gate:
@@ -428,7 +434,7 @@ func blockCalls(api *local.Server, op local.Op) (reached <-chan struct{}, open f
 		}
 		return nil
 	})
-	return held, func() { close(gate) }
+	return held, sync.OnceFunc(func() { close(gate) })
 }
 
 // process is a Python program in the mount, with pipes for its input and output.

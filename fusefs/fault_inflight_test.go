@@ -89,14 +89,7 @@ func TestCompleteIsNotCutOff(t *testing.T) {
 					h := s.holdComplete(stage, lost)
 					first := s.start(writeF)
 					<-h.reached
-					changed := make(chan struct{})
-					go func() {
-						defer close(changed)
-						out, err := s.sh(c.script)
-						if err != nil {
-							t.Errorf("%s: %v", out, err)
-						}
-					}()
+					changed := s.runBehind(c.script)
 					require.Eventually(t, func() bool { return s.changedSince(t, "f", "1") }, 30*time.Second, 5*time.Millisecond)
 					if !c.named {
 						first.expect("closed") // no File of a removed file is waited for
@@ -139,25 +132,28 @@ func TestCreateIsNotCutOff(t *testing.T) {
 			h := s.hold(local.OpCreate, local.StageDone, false)
 			first := s.start(writeF)
 			<-h.reached
-			changed := make(chan struct{})
-			go func() {
-				defer close(changed)
-				out, err := s.sh(c.script)
-				if err != nil {
-					t.Errorf("%s: %v", out, err)
-				}
-			}()
+			changed := s.runBehind(c.script)
 			require.Eventually(t, func() bool { return s.changedSince(t, "f", "1") }, patience, 5*time.Millisecond)
 			h.open()
 			first.expect("closed")
 			require.NoError(t, first.wait())
 			<-changed
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			require.Empty(t, s.Up.Drain(ctx))
+			s.drained()
 			require.Eventually(t, func() bool { return s.pending() == 0 }, patience, 5*time.Millisecond, "an Upload is left to expire")
 		})
 	}
+}
+
+// runBehind is run, in the background. The channel is closed at its end.
+func (s *stack) runBehind(script string) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if out, err := s.sh(script); err != nil {
+			s.t.Errorf("%s: %v", out, err)
+		}
+	}()
+	return done
 }
 
 // changedSince reports whether the file is gone, or does not begin with so many

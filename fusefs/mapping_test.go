@@ -40,6 +40,15 @@ def new(name="f"):
     return fd
 `
 
+// closedMapped maps a file, which its argument names, and closes it.
+const closedMapped = mapScript + `
+os.chdir("/")
+fd = new(sys.argv[1])
+at = map(fd)
+os.close(fd)
+say("closed")
+`
+
 // mapped is a file of 3 MiB with these bytes at the offset of each.
 func mapped(at map[int]string) []byte {
 	b := make([]byte, 3*mib)
@@ -212,12 +221,7 @@ say("unmapped")
 // TestUnmountWhileMapped: a mount is in use while a program maps a file that it has closed.
 func TestUnmountWhileMapped(t *testing.T) {
 	s := newStack(t, stackOptions{})
-	p := s.start(mapScript+`
-os.chdir("/")
-fd = new(sys.argv[1])
-at = map(fd)
-os.close(fd)
-say("closed")
+	p := s.start(closedMapped+`
 store(at, 5, b"text")
 unmap(at)
 say("unmapped")
@@ -306,13 +310,7 @@ func TestAbortedWhileMapped(t *testing.T) {
 		t.Skip("only root can mount fusectl")
 	}
 	s := newStack(t, stackOptions{})
-	p := s.start(mapScript+`
-os.chdir("/")
-fd = new(sys.argv[1])
-at = map(fd)
-os.close(fd)
-say("closed")
-`, s.path("f"))
+	p := s.start(closedMapped, s.path("f"))
 	p.expect("closed")
 	control := t.TempDir()
 	require.NoError(t, unix.Mount("none", control, "fusectl", 0, ""))

@@ -19,20 +19,9 @@ func largePart(p local.Point) bool { return p.Op == local.OpPart && p.Request.Co
 // holdLarge holds every large part before its body is read, until open is called.
 // arrived receives once for each.
 func (s *stack) holdLarge() (arrived <-chan struct{}, open func()) {
-	gate, reached := make(chan struct{}), make(chan struct{}, 1000)
-	open = sync.OnceFunc(func() { close(gate) })
-	s.API.SetIntercept(func(p local.Point) *local.Fault {
-		if p.Stage == local.StageHead && largePart(p) {
-			reached <- struct{}{}
-			select {
-			case <-gate:
-			case <-p.Request.Context().Done():
-			}
-		}
-		return nil
-	})
+	arrived, open = block(s.API, largePart)
 	s.t.Cleanup(open)
-	return reached, open
+	return arrived, open
 }
 
 // drained waits until nothing is on its way.

@@ -14,8 +14,8 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// schema1 is the schema of version 1, as the programs of that version made it.
-const schema1 = `
+// files1 is what the tables of files of versions 1 and 2 have in common.
+const files1 = `
 CREATE TABLE files (
 	ino        INTEGER NOT NULL,
 	birth      INTEGER NOT NULL,
@@ -31,7 +31,10 @@ CREATE TABLE files (
 	created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
 	file_id    TEXT NOT NULL, md5 TEXT NOT NULL,
 	error      TEXT NOT NULL, kind INTEGER NOT NULL,
-	superseded TEXT NOT NULL,
+	superseded TEXT NOT NULL,`
+
+// schema1 is the schema of version 1, as the programs of that version made it.
+const schema1 = files1 + `
 	PRIMARY KEY (ino, birth)
 ) WITHOUT ROWID;` + schemaRest + `
 PRAGMA user_version = 1;`
@@ -57,23 +60,30 @@ CREATE TABLE disowned (
 	since   INTEGER NOT NULL
 ) WITHOUT ROWID;`
 
-func TestAJournalOfVersion1(t *testing.T) {
-	dir := t.TempDir()
+// oldJournal makes a journal by these queries.
+func oldJournal(t *testing.T, queries ...string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
 	db, err := sql.Open("sqlite", filepath.Join(dir, Name)+"?_pragma=journal_mode(WAL)")
 	require.NoError(t, err)
+	for _, query := range queries {
+		_, err := db.Exec(query)
+		require.NoError(t, err)
+	}
+	require.NoError(t, db.Close())
+	return dir
+}
+
+func TestAJournalOfVersion1(t *testing.T) {
 	now := time.Now().UnixNano()
-	for _, query := range []string{
+	dir := oldJournal(t,
 		schema1,
 		`INSERT INTO files VALUES (7, 8, 'a', 'uploading', 9, 1, 30, 0, 'a', 'batch', 'text/plain', 3600, 30, 'upload_1', 10, 11, '', '', '', 0, '["file-0"]')`,
 		`INSERT INTO files VALUES (12, 13, 'b', 'completed', 14, 0, 5, 15, 'b', 'batch', 'text/plain', 0, 5, 'upload_2', 16, 17, 'file-2', '0123', '', 0, 'null')`,
 		`INSERT INTO parts VALUES (7, 8, 0, 10, 4294967295, 'part_1'), (12, 13, 0, 5, 6, 'part_2')`,
 		fmt.Sprintf(`INSERT INTO completing VALUES ('upload_1', 'a', 'batch', 30, %d)`, now),
 		fmt.Sprintf(`INSERT INTO disowned VALUES ('file-gone', %d)`, now),
-	} {
-		_, err := db.Exec(query)
-		require.NoError(t, err)
-	}
-	require.NoError(t, db.Close())
+	)
 
 	waiting := &Record{
 		Key: backing.Key{Ino: 7, Birth: 8}, Path: "a", State: state.Uploading, Since: time.Unix(0, 9), Open: true, Size: 30,
@@ -114,23 +124,7 @@ func TestAJournalOfVersion1(t *testing.T) {
 }
 
 // schema2 is the schema of version 2, as the programs of that version made it.
-const schema2 = `
-CREATE TABLE files (
-	ino        INTEGER NOT NULL,
-	birth      INTEGER NOT NULL,
-	path       TEXT    NOT NULL,
-	state      TEXT    NOT NULL,
-	since      INTEGER NOT NULL,
-	open       INTEGER NOT NULL,
-	size       INTEGER NOT NULL,
-	mtime      INTEGER NOT NULL,
-	filename   TEXT NOT NULL, purpose TEXT NOT NULL, mime_type TEXT NOT NULL, expires INTEGER NOT NULL,
-	declared   INTEGER NOT NULL,
-	upload_id  TEXT    NOT NULL,
-	created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
-	file_id    TEXT NOT NULL, md5 TEXT NOT NULL,
-	error      TEXT NOT NULL, kind INTEGER NOT NULL,
-	superseded TEXT NOT NULL,
+const schema2 = files1 + `
 	ctime      INTEGER NOT NULL,
 	boot       TEXT    NOT NULL,
 	durable_size INTEGER NOT NULL, durable_mtime INTEGER NOT NULL,
@@ -140,19 +134,12 @@ CREATE TABLE files (
 PRAGMA user_version = 2;`
 
 func TestAJournalOfVersion2(t *testing.T) {
-	dir := t.TempDir()
-	db, err := sql.Open("sqlite", filepath.Join(dir, Name)+"?_pragma=journal_mode(WAL)")
-	require.NoError(t, err)
-	for _, query := range []string{
+	dir := oldJournal(t,
 		schema2,
 		`INSERT INTO files VALUES (7, 8, 'a.tmp', 'held', 9, 0, 30, 15, '', '', '', 0, 0, '', 0, 0, '', '', '', 0, 'null', 16, 'boot', 30, 15, 17)`,
 		`INSERT INTO files VALUES (12, 13, 'b', 'uploading', 14, 1, 5, 15, 'b', 'batch', 'text/plain', 0, 5, 'upload_2', 16, 17, '', '', '', 0, '["file-1"]', 18, 'boot', 0, 0, 0)`,
 		`INSERT INTO parts VALUES (12, 13, 0, 5, 6, 'part_2')`,
-	} {
-		_, err := db.Exec(query)
-		require.NoError(t, err)
-	}
-	require.NoError(t, db.Close())
+	)
 
 	held := &Record{
 		Key: backing.Key{Ino: 7, Birth: 8}, Path: "a.tmp", State: state.Held, Since: time.Unix(0, 9), Size: 30, Mtime: 15, Ctime: 16,
