@@ -35,17 +35,17 @@ func TestAutoPartSize(t *testing.T) {
 	s.sameAsFile("nine")
 	require.Equal(t, []int64{8 * mib, 9000000 - 8*mib}, s.lastUpload())
 
-	const size = 200 * mib
+	const size = 136 * mib
 	src := largeSource(t, size)
-	p := s.copyInTwo(src, "f", 130)
-	// Two whole chunks of 64 MiB are full; two parts of 50 MiB lie in them.
-	require.Eventually(t, func() bool { return s.attr("f", "progress") == "2/4" }, patience, time.Millisecond)
+	p := s.copyInTwo(src, "f", 130*mib)
+	// Two whole chunks of 64 MiB are full; three parts of 34 MiB lie in them.
+	require.Eventually(t, func() bool { return s.attr("f", "progress") == "3/4" }, patience, time.Millisecond)
 	p.send("go on")
 	require.NoError(t, p.wait())
 	s.run(`cmp "$1" f`, src)
 	s.sameAsFile("f")
 	parts := s.lastUpload()
-	require.Equal(t, []int64{size / 4, size / 4}, parts[:2])
+	require.Equal(t, []int64{size / 4, size / 4, size / 4}, parts[:3])
 	// The rest is divided again at the close; in write-back it may be small.
 	require.GreaterOrEqual(t, len(parts), 4)
 	sent.nothingTwice(t, 1+2+len(parts))

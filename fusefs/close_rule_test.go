@@ -19,7 +19,7 @@ import (
 func TestCopyIsOneUploadOfWholeParts(t *testing.T) {
 	var sent sentParts
 	s := newStack(t, stackOptions{Wrap: sent.wrap})
-	src, want := source(t, 20*mib+123)
+	src, want := source(t, 5*partSize/2+123)
 	for i, how := range []string{
 		`cp "$1" f.bin`,
 		`cat "$1" > f.bin`,
@@ -50,14 +50,14 @@ func TestCopyLeavesEarly(t *testing.T) {
 	var sent sentParts
 	sent.begin()
 	s := newStack(t, stackOptions{Wrap: sent.wrap})
-	src, want := source(t, 40*mib)
-	p := s.copyInTwo(src, "f.bin", 24)
+	src, want := source(t, 5*partSize)
+	p := s.copyInTwo(src, "f.bin", 3*partSize)
 	require.Eventually(t, func() bool { return s.attr("f.bin", "progress") == "3/5" }, patience, time.Millisecond,
 		"three chunks are full and should be sent while the file is open")
 	require.Equal(t, "writing", s.attr("f.bin", "state"))
 	require.Len(t, strings.Split(s.attr("f.bin", "part_ids"), ","), 3)
 	require.NotEmpty(t, s.attr("f.bin", "upload_id"))
-	require.Equal(t, fmt.Sprint(24*mib), s.attr("f.bin", "bytes_sent"))
+	require.Equal(t, fmt.Sprint(3*partSize), s.attr("f.bin", "bytes_sent"))
 	require.Empty(t, s.attr("f.bin", "file_id"))
 	p.send("go on")
 	require.NoError(t, p.wait())
@@ -66,18 +66,18 @@ func TestCopyLeavesEarly(t *testing.T) {
 	sent.nothingTwice(t, 5)
 }
 
-// copyInTwo starts a program that copies src. It pauses after the first MiB of that
-// number, until a line arrives on its input.
-func (s *stack) copyInTwo(src, name string, first int) *process {
+// copyInTwo starts a program that copies src. It pauses after the first bytes,
+// of that number, until a line arrives on its input.
+func (s *stack) copyInTwo(src, name string, first int64) *process {
 	p := s.start(`
 import os, sys
 src = os.open(sys.argv[1], os.O_RDONLY)
 dst = os.open(sys.argv[2], os.O_WRONLY | os.O_CREAT)
-for i in range(int(sys.argv[3])): os.write(dst, os.read(src, 1 << 20))
+for i in range(int(sys.argv[3]) >> 17): os.write(dst, os.read(src, 1 << 17))
 os.fsync(dst)
 print("written", flush=True)
 sys.stdin.readline()
-while block := os.read(src, 1 << 20): os.write(dst, block)
+while block := os.read(src, 1 << 17): os.write(dst, block)
 os.close(dst)
 `, src, name, fmt.Sprint(first))
 	p.expect("written")
@@ -86,9 +86,9 @@ os.close(dst)
 
 func TestSizeKnownAhead(t *testing.T) {
 	for name, ahead := range map[string]string{
-		"hint":      `os.setxattr("f.bin", "user.uploadfs.size_hint", b"20971520")`,
-		"ftruncate": `os.ftruncate(dst, 20 << 20)`,
-		"fallocate": `os.posix_fallocate(dst, 0, 20 << 20)`,
+		"hint":      `os.setxattr("f.bin", "user.uploadfs.size_hint", b"2621440")`,
+		"ftruncate": `os.ftruncate(dst, 20 << 17)`,
+		"fallocate": `os.posix_fallocate(dst, 0, 20 << 17)`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			var sent sentParts
@@ -98,11 +98,11 @@ func TestSizeKnownAhead(t *testing.T) {
 import os, sys
 dst = os.open("f.bin", os.O_WRONLY | os.O_CREAT)
 ` + ahead + `
-for i in range(17): os.write(dst, os.urandom(1 << 20))
+for i in range(17): os.write(dst, os.urandom(1 << 17))
 os.fsync(dst)
 print("written", flush=True)
 sys.stdin.readline()
-for i in range(3): os.write(dst, os.urandom(1 << 20))
+for i in range(3): os.write(dst, os.urandom(1 << 17))
 os.close(dst)
 `)
 			p.expect("written")
@@ -119,17 +119,17 @@ os.close(dst)
 
 // TestWrongPrediction writes less, more and other bytes than were predicted.
 func TestWrongPrediction(t *testing.T) {
-	src, want := source(t, 40*mib)
+	src, want := source(t, 5*partSize)
 	for name, c := range map[string]struct {
 		script string
 		want   func() []byte
 	}{
-		"head":        {`head -c 20M "$1" > f.bin`, func() []byte { return want[:20*mib] }},
-		"dd count":    {`dd if="$1" of=f.bin bs=1M count=17 status=none`, func() []byte { return want[:17*mib] }},
+		"head":        {`head -c 2560K "$1" > f.bin`, func() []byte { return want[:5*partSize/2] }},
+		"dd count":    {`dd if="$1" of=f.bin bs=128K count=17 status=none`, func() []byte { return want[:17*partSize/8] }},
 		"cat twice":   {`cat "$1" "$1" > f.bin`, func() []byte { return append(append([]byte{}, want...), want...) }},
-		"hint":        {`: > f.bin; setfattr -n user.uploadfs.size_hint -v 30000000 f.bin; cp "$1" f.bin`, func() []byte { return want }},
+		"hint":        {`: > f.bin; setfattr -n user.uploadfs.size_hint -v 3750000 f.bin; cp "$1" f.bin`, func() []byte { return want }},
 		"edited head": {`cp "$1" f.bin; printf HEAD | dd of=f.bin conv=notrunc status=none`, func() []byte { return append([]byte("HEAD"), want[4:]...) }},
-		"sparse":      {`truncate -s 30M f.bin; printf END | dd of=f.bin bs=1 seek=20000000 conv=notrunc status=none`, func() []byte { b := make([]byte, 30*mib); copy(b[20000000:], "END"); return b }},
+		"sparse":      {`truncate -s 3840K f.bin; printf END | dd of=f.bin bs=1 seek=2500000 conv=notrunc status=none`, func() []byte { b := make([]byte, 30*partSize/8); copy(b[2500000:], "END"); return b }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStack(t, stackOptions{})
@@ -203,7 +203,7 @@ func TestExitWithoutClose(t *testing.T) {
 
 func TestAppendLaterAndOverwriteLater(t *testing.T) {
 	s := newStack(t, stackOptions{})
-	src, want := source(t, 20*mib)
+	src, want := source(t, 5*partSize/2)
 	s.run(`cp "$1" f.bin`, src)
 	first := s.attr("f.bin", "file_id")
 	s.run(`echo more >> f.bin`)
@@ -212,8 +212,8 @@ func TestAppendLaterAndOverwriteLater(t *testing.T) {
 	require.NotEqual(t, first, s.attr("f.bin", "file_id"))
 	require.Contains(t, s.attr("f.bin", "info"), first, "the superseded File is still known")
 
-	s.run(`printf XX | dd of=f.bin bs=1 seek=9000000 conv=notrunc status=none`)
-	copy(want[9000000:], "XX")
+	s.run(`printf XX | dd of=f.bin bs=1 seek=1500000 conv=notrunc status=none`)
+	copy(want[1500000:], "XX")
 	s.completed("f.bin", want)
 	s.run(`cp "$1" f.bin; cmp "$1" f.bin`, src)
 	s.sameAsFile("f.bin")
@@ -258,7 +258,7 @@ func TestKilledWriterIsInterrupted(t *testing.T) {
 import os, sys, signal
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 f = os.open("f", os.O_WRONLY | os.O_CREAT)
-for i in range(20): os.write(f, os.urandom(1 << 20))
+for i in range(20): os.write(f, os.urandom(1 << 17))
 print("written", flush=True)
 sys.stdin.readline()
 `)
@@ -268,7 +268,7 @@ sys.stdin.readline()
 			require.Equal(t, "interrupted", s.attr("f", "state"))
 			require.NotEmpty(t, s.attr("f", "error"))
 			require.Zero(t, s.API.Stats().FilesCreated)
-			require.Len(t, s.read("f"), 20*mib, "everything written is kept")
+			require.Len(t, s.read("f"), 5*partSize/2, "everything written is kept")
 
 			s.run(`printf end >> f`) // the next successful close
 			s.sameAsFile("f")
@@ -347,7 +347,7 @@ func TestRefusalIsTheErrorOfClose(t *testing.T) {
 			}
 			t.Run(fmt.Sprint(op, c.status), func(t *testing.T) {
 				s := newStack(t, stackOptions{})
-				src, want := source(t, 9*mib)
+				src, want := source(t, 9*partSize/8)
 				s.API.SetIntercept(func(p local.Point) *local.Fault {
 					if p.Op == op && p.Stage == local.StageHead {
 						return &local.Fault{Status: c.status, Code: c.code, Message: "the API's own words"}

@@ -23,9 +23,6 @@ type place struct {
 	after int64 // bytes of the body
 }
 
-// partSize is small: no failure depends on it.
-const partSize = mib
-
 var places = []place{
 	{"at create", local.OpCreate, local.StageHead, 0},
 	{"with the reply to create lost", local.OpCreate, local.StageDone, 0},
@@ -150,7 +147,7 @@ func (s *stack) one(t *testing.T, name string, content []byte) {
 
 // TestOutageAtEachPlace fails each call in each way at each place.
 func TestOutageAtEachPlace(t *testing.T) {
-	s := newStack(t, stackOptions{Part: partSize})
+	s := newStack(t, stackOptions{})
 	src, content := source(t, partSize+partSize/8)
 	for i, p := range places {
 		for j, k := range kinds {
@@ -167,7 +164,7 @@ func TestOutageAtEachPlace(t *testing.T) {
 // TestRetryAfter: answers with Retry-After of a second. The test sees the wait, so one
 // such answer is enough.
 func TestRetryAfter(t *testing.T) {
-	s := newStack(t, stackOptions{Part: partSize})
+	s := newStack(t, stackOptions{})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		if p.stage == local.StageDone || p.stage == local.StageReceived {
@@ -189,7 +186,7 @@ func TestRetryAfter(t *testing.T) {
 
 // TestStall: the API takes a request and then falls silent.
 func TestStall(t *testing.T) {
-	s := newStack(t, stackOptions{Part: partSize, Stall: 250 * time.Millisecond})
+	s := newStack(t, stackOptions{Stall: 250 * time.Millisecond})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		t.Run(p.name, func(t *testing.T) {
@@ -205,7 +202,7 @@ func TestStall(t *testing.T) {
 
 // TestSlow: line and service are slow, and nothing fails.
 func TestSlow(t *testing.T) {
-	s := newStack(t, stackOptions{Part: partSize})
+	s := newStack(t, stackOptions{})
 	src, content := source(t, partSize+partSize/8)
 	s.API.SetFaults(local.Faults{Latency: 50 * time.Millisecond, RatePerConnection: 8 * partSize})
 	s.run(`cp "$1" slow`, src)
@@ -215,7 +212,7 @@ func TestSlow(t *testing.T) {
 
 // TestTruncatedAnswer cuts answers in half, after the call was carried out.
 func TestTruncatedAnswer(t *testing.T) {
-	s := newStack(t, stackOptions{Part: partSize, Wrap: cutting})
+	s := newStack(t, stackOptions{Wrap: cutting})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		if p.stage != local.StageDone {

@@ -28,7 +28,7 @@ func newFullDisk(t *testing.T, path fusefs.WritePath) (s *stack, ok bool) {
 	}
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, unix.Unmount(dir, 0)) })
-	return newStack(t, stackOptions{Part: partSize, State: dir, Path: path, Stall: patience}), true
+	return newStack(t, stackOptions{State: dir, Path: path, Stall: patience}), true
 }
 
 // fill uses up the disk, until empty is called.

@@ -40,7 +40,7 @@ func TestExpiryWhileWriting(t *testing.T) {
 	for name, ttl := range map[string]time.Duration{"refused": time.Hour, "known": time.Second} {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
-			s := newStack(t, stackOptions{Part: partSize, API: local.Options{UploadTTL: ttl, Now: clock.now}})
+			s := newStack(t, stackOptions{API: local.Options{UploadTTL: ttl, Now: clock.now}})
 			w := s.start(slowWriter, "1048576")
 			w.expect("written")
 			if ttl == time.Hour {
@@ -67,7 +67,7 @@ func TestExpiryWhileTheLineIsDown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			clock := newClock()
-			s := newStack(t, stackOptions{Part: partSize, API: local.Options{UploadTTL: c.ttl, Now: clock.now}})
+			s := newStack(t, stackOptions{API: local.Options{UploadTTL: c.ttl, Now: clock.now}})
 			src, content := source(t, partSize+partSize/8)
 			o := &outage{place: place{op: local.OpPart, stage: local.StageReceived}, kind: c.kind, over: make(chan struct{})}
 			s.API.SetIntercept(o.intercept)
@@ -87,7 +87,7 @@ func TestExpiryWhileTheLineIsDown(t *testing.T) {
 // TestExpiredTwice: on this line no Upload lasts long enough.
 func TestExpiredTwice(t *testing.T) {
 	clock := newClock()
-	s := newStack(t, stackOptions{Part: partSize, API: local.Options{Now: clock.now}})
+	s := newStack(t, stackOptions{API: local.Options{Now: clock.now}})
 	src, content := source(t, partSize+partSize/8)
 	s.API.SetIntercept(func(p local.Point) *local.Fault {
 		if p.Op == local.OpPart && p.Stage == local.StageReceived {

@@ -27,7 +27,7 @@ type network struct {
 // newNetwork returns a stack whose calls all go through the proxy.
 func newNetwork(t *testing.T) (*stack, *network) {
 	n := &network{t: t}
-	s := newStack(t, stackOptions{Part: partSize, Line: n.start})
+	s := newStack(t, stackOptions{Line: n.start})
 	return s, n
 }
 

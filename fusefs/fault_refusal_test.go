@@ -12,7 +12,7 @@ import (
 // TestRefusedUntilTheNextMount: after a permanent refusal the next mount tries again
 // by itself.
 func TestRefusedUntilTheNextMount(t *testing.T) {
-	s := newStack(t, stackOptions{Part: partSize})
+	s := newStack(t, stackOptions{})
 	src, content := source(t, partSize+partSize/8)
 	refusal := &local.Fault{Status: 429, Code: "insufficient_quota", Message: "You exceeded your current quota."}
 	s.API.SetIntercept(func(p local.Point) *local.Fault {
@@ -44,7 +44,7 @@ func TestRefusedUntilTheNextMount(t *testing.T) {
 
 // TestCloseTimeoutInAnOutage: close gives up, the upload does not.
 func TestCloseTimeoutInAnOutage(t *testing.T) {
-	s := newStack(t, stackOptions{Part: partSize, Timeout: 100 * time.Millisecond})
+	s := newStack(t, stackOptions{Timeout: 100 * time.Millisecond})
 	src, content := source(t, partSize+partSize/8)
 	for _, p := range places {
 		if p.op == local.OpPart && p.stage != local.StageBody {

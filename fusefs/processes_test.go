@@ -125,7 +125,7 @@ func TestProcessesInAnotherPIDNamespace(t *testing.T) {
 		unshare = "" // the same, in this one
 	}
 	s := newStack(t, stackOptions{})
-	src, want := source(t, 9*mib)
+	src, want := source(t, 9*partSize/8)
 	s.run(unshare+` cp "$1" f; [[ $(getfattr --only-values -n user.uploadfs.state f) = completed ]]`, src)
 	s.completed("f", want)
 	s.run(unshare + ` bash -c '{ echo a; ls -d .; echo b; } > g'`)
@@ -166,7 +166,7 @@ threading.Thread(target=lambda: os.kill(os.getpid(), 9)).start()
 g.write(b"x" * 100); threading.Event().wait()' "$1"`,
 		`mkfifo p; cat "$1" p > g & exec 3> p; until [[ -s g ]]; do :; done; kill -9 $!; wait $!`,
 	} {
-		src, want := source(t, 20*mib)
+		src, want := source(t, 5*partSize/2)
 		_, err := s.sh(script, src)
 		require.Error(t, err)
 		s.eventually("g", "interrupted")

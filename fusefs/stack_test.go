@@ -34,6 +34,10 @@ import (
 
 const mib = 1 << 20
 
+// partSize is that of a stack that asks for none. It is small, since the race detector
+// looks at each byte that is copied, and nothing depends on it.
+const partSize = mib
+
 // stack is everything from the mount to the API: a real mount, the real uploader,
 // the official SDK and an HTTP server on loopback.
 type stack struct {
@@ -51,7 +55,7 @@ type stack struct {
 }
 
 type stackOptions struct {
-	Part       int64 // part size, bytes; 8 MiB if 0, auto if negative
+	Part       int64 // part size, bytes; partSize if 0, auto if negative
 	Background bool
 	Settle     time.Duration // of Background
 	Unseen     fusefs.UnseenWriters
@@ -143,7 +147,7 @@ func (s *stack) mount() {
 	part := s.opts.Part
 	switch {
 	case part == 0:
-		part = 8 * mib
+		part = partSize
 	case part < 0:
 		part = 0
 	}

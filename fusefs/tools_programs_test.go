@@ -19,7 +19,7 @@ func TestToolArchives(t *testing.T) {
 		{name: "tar to an archive", do: `tar cf a.tar -C "$2" .; tar rf a.tar -C "$2" a.txt; tar xf a.tar -C "$3"; diff -r "$2" "$3"`, uploads: 2},
 		{name: "tar cz", do: `tar czf a.tgz -P "$1"; tar xzf a.tgz -P --to-stdout | cmp - "$1"`},
 		{name: "tar within", do: `cp -r "$2" d; mkdir e; tar cf - -C d . | tar xf - -C e; diff -r d e`},
-		{name: "tar --sparse", do: `truncate -s 9M "$3/h"; echo end >> "$3/h"; tar cSf a.tar -C "$3" h; tar xSf a.tar; cmp h "$3/h"`},
+		{name: "tar --sparse", do: `truncate -s 1152K "$3/h"; echo end >> "$3/h"; tar cSf a.tar -C "$3" h; tar xSf a.tar; cmp h "$3/h"`},
 		{name: "zip", do: `f=$PWD/a.zip; cd "$2"; zip -qr "$f" .; zip -qT "$f"`, later: true},
 		{name: "zip -u", do: `f=$PWD/a.zip; cd "$2"; zip -qr "$f" a.txt; zip -qu "$f" b.jsonl; unzip -p "$f" b.jsonl | cmp - b.jsonl`, uploads: 2, later: true},
 		{name: "unzip", do: `(cd "$2"; zip -qr "$3/a.zip" .); unzip -q "$3/a.zip"; diff -r "$2" .`},
@@ -35,12 +35,12 @@ func TestToolRsync(t *testing.T) {
 		{name: "-a", do: `rsync -a "$2/" .; rsync -a "$2/" .; diff -r "$2" .; [[ ! a.txt -nt "$2/a.txt" ]]`, later: true},
 		{name: "-a within", do: `rsync -a "$2/" d/; rsync -a d/ e/; diff -r d e`, later: true},
 		{name: "--inplace", do: `rsync --inplace "$1" f; cmp "$1" f`, later: true},
-		{name: "--inplace with a change", do: `rsync -t --inplace "$1" f; cp "$1" "$3/g"; printf CHANGED | dd of="$3/g" bs=1M seek=3 conv=notrunc status=none
+		{name: "--inplace with a change", do: `rsync -t --inplace "$1" f; cp "$1" "$3/g"; printf CHANGED | dd of="$3/g" bs=128K seek=3 conv=notrunc status=none
 			rsync -t --inplace --no-whole-file "$3/g" f; cmp "$3/g" f`, uploads: 2, later: true},
 		{name: "--no-whole-file with a change", do: `rsync -t "$2/b.jsonl" f; sed 5d "$2/b.jsonl" > "$3/g"; rsync -t --no-whole-file "$3/g" f; cmp "$3/g" f`, uploads: 2, later: true},
 		{name: "--preallocate", do: `rsync --preallocate "$1" f; cmp "$1" f`, later: true},
 		{name: "--append", do: `head -c 1000 "$2/a.txt" > f; rsync --append "$2/a.txt" f; cmp "$2/a.txt" f`, uploads: 2, later: true},
-		{name: "--sparse", do: `truncate -s 9M "$3/h"; echo end >> "$3/h"; rsync --sparse "$3/h" f; cmp "$3/h" f`, later: true},
+		{name: "--sparse", do: `truncate -s 1152K "$3/h"; echo end >> "$3/h"; rsync --sparse "$3/h" f; cmp "$3/h" f`, later: true},
 		{name: "-X", do: `cp "$2/a.txt" "$3/a"; setfattr -n user.colour -v blue "$3/a"; rsync -aX "$3/a" f
 			[[ $(getfattr --only-values -n user.colour f) = blue ]]`, later: true},
 		{name: "--delay-updates", do: `rsync -r --delay-updates "$2/" .; diff -r "$2" .`, later: true},
@@ -97,7 +97,7 @@ func TestToolDatabases(t *testing.T) {
 // TestToolDownload runs curl, with a server that gives the length and one that does
 // not.
 func TestToolDownload(t *testing.T) {
-	_, content := source(t, 9*mib+123)
+	_, content := source(t, 9*partSize/8+123)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/chunked" {
 			w.(http.Flusher).Flush()
@@ -111,7 +111,7 @@ func TestToolDownload(t *testing.T) {
 		{name: "curl -o, length unknown", do: get + `/chunked -o f; cmp "$1" f`},
 		{name: "curl >", do: get + ` > f; cmp "$1" f`},
 		{name: "curl file:", do: `curl -sSf -o f "file://$1"; cmp "$1" f`},
-		{name: "curl -C", do: `head -c 5M "$1" > f; curl -sSf -C - -o f "file://$1"; cmp "$1" f`, uploads: 2},
+		{name: "curl -C", do: `head -c 640K "$1" > f; curl -sSf -C - -o f "file://$1"; cmp "$1" f`, uploads: 2},
 	})
 }
 
@@ -132,9 +132,9 @@ with open("f.jsonl", "w") as f:
 `, 0, nil},
 		{"mmap", `
 import mmap
-with open("f", "wb") as f: f.truncate(9 << 20)
+with open("f", "wb") as f: f.truncate(9 << 17)
 with open("f", "r+b") as f, mmap.mmap(f.fileno(), 0) as m:
-    for i in range(0, 9 << 20, 50000): m[i:i+5] = b"store"
+    for i in range(0, 9 << 17, 6000): m[i:i+5] = b"store"
     m.flush()
 `, 2, nil},
 		{"shutil", `

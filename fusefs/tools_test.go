@@ -47,7 +47,7 @@ func runTools(t *testing.T, o stackOptions, tools []tool) {
 		require.NoError(t, err, "install it: scripts/test does")
 	}
 	s := newStack(t, o)
-	src, _ := source(t, 9*mib+123)
+	src, _ := source(t, 9*partSize/8+123)
 	small := smallFiles(t)
 	for i, tool := range tools {
 		t.Run(tool.name, func(t *testing.T) {

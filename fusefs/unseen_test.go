@@ -22,12 +22,13 @@ import (
 
 // unseenKinds are the ways in which programs that write escape the daemon's sight, as
 // a script that runs the tests in a mount namespace of their own: $1 is a fuse.conf
-// with user_allow_other, $2 the tests, and the rest are their arguments.
+// with user_allow_other, $2 the tests, and the rest are their arguments. Mounts of others
+// are to end there too (--propagation=slave), or they would not end before the namespace.
 var unseenKinds = map[string]string{
 	"another user": `mount --bind "$1" /etc/fuse.conf; shift; exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`,
 	"hidepid": `mount --bind "$1" /etc/fuse.conf; shift; mount -t proc -o hidepid=2 proc /proc
 		exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"`,
-	"PID namespace": `shift; exec unshare -pf --mount-proc "$@"`,
+	"PID namespace": `shift; exec unshare -pf --mount-proc --propagation=slave "$@"`,
 }
 
 // TestUnseenWriters runs the tests below where the daemon cannot look at the programs
@@ -50,7 +51,7 @@ func TestUnseenWriters(t *testing.T) {
 			require.NoError(t, os.Chmod(socket, 0o777))
 			defer l.Close()
 
-			cmd := exec.Command("unshare", "-m", "--propagation=private", "bash", "-ec", script, "bash", conf, tests,
+			cmd := exec.Command("unshare", "-m", "--propagation=slave", "bash", "-ec", script, "bash", conf, tests,
 				"-test.timeout=5m", "-test.v", "-test.run=^TestUnseen")
 			cmd.Env = append(os.Environ(), "TMPDIR="+dir, "HOME="+dir, "FUSEFS_TEST_UNSEEN="+kind, "FUSEFS_TEST_SOCKET="+socket)
 			if kind != "PID namespace" {

@@ -36,13 +36,13 @@ func TestWritersOfOneFile(t *testing.T) {
 func TestWritersTakeTurns(t *testing.T) {
 	s := newStack(t, stackOptions{})
 	s.run(`for i in 1 2 3 4 5 6; do
-		flock lock bash -c 'head -c 9M /dev/zero | tr "\0" $1 > f' bash $i & pids+=" $!"
+		flock lock bash -c 'head -c 1152K /dev/zero | tr "\0" $1 > f' bash $i & pids+=" $!"
 		done; for p in $pids; do wait $p || exit 1; done; rm lock`)
 	s.sameAsFile("f")
 	require.Equal(t, int64(6), s.API.Stats().FilesCreated)
 	for _, f := range s.API.Files() {
 		got := s.content(f.ID)
-		require.True(t, bytes.Equal(bytes.Repeat(got[:1], 9*mib), got), "a mixture of two")
+		require.True(t, bytes.Equal(bytes.Repeat(got[:1], 9*partSize/8), got), "a mixture of two")
 	}
 }
 

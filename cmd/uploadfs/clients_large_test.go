@@ -23,10 +23,10 @@ import (
 var largeFile, largePart = largeSizes()
 
 func largeSizes() (file, part int64) {
-	if os.Getenv("UPLOADFS_TEST_FULL") != "" {
+	if fullMatrix() {
 		return 200 << 20, 50 << 20
 	}
-	return 40 << 20, 10 << 20
+	return 16 << 20, 8 << 20
 }
 
 // TestLargeRoundTrip sends a file through `uploadfs serve` by each real client there

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,9 +63,8 @@ func testMain(m *testing.M) int {
 		defer undo()
 	}
 	binary = filepath.Join(base, "uploadfs")
-	build := exec.Command("go", "build", "-race", "-o", binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		return complain(fmt.Errorf("build: %w\n%s", err, out))
+	if err := build(); err != nil {
+		return complain(err)
 	}
 	// The race detector sleeps a second at every exit unless told not to.
 	os.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1")
@@ -77,6 +77,24 @@ func testMain(m *testing.M) int {
 	}
 	return code
 }
+
+// build builds the command: with the race detector in the full matrix alone. The
+// detector trebles what a start of the command costs, the tests start over a thousand,
+// and those of the packages below have it always.
+func build() error {
+	args := []string{"build", "-o", binary, "."}
+	if fullMatrix() {
+		args = slices.Insert(args, 1, "-race")
+	}
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// fullMatrix reports whether the caller asks for all of what takes long, as
+// scripts/test --all does.
+func fullMatrix() bool { return os.Getenv("UPLOADFS_TEST_FULL") != "" }
 
 func complain(err error) int {
 	fmt.Fprintln(os.Stderr, err)

@@ -21,7 +21,7 @@ func TestMountSaysWhatItCannotObserve(t *testing.T) {
 	conf := filepath.Join(b.dir, "fuse.conf")
 	require.NoError(t, os.WriteFile(conf, []byte("user_allow_other\n"), 0o644))
 	// The namespace ends with the script, so the script unmounts.
-	cmd := exec.Command("unshare", "-m", "--propagation=private", "bash", "-euc", `
+	cmd := exec.Command("unshare", "-m", "--propagation=slave", "bash", "-euc", `
 mount --bind "$1" /etc/fuse.conf
 as() { setpriv --reuid=65534 --regid=65534 --clear-groups "$@"; }
 as "$2" mount --embedded -o allow_other --unseen-writers=commit --state-dir "$3" "$4" 2> "$5/said"

@@ -161,11 +161,10 @@ func (t testRun) commands(w *work) (program, converter *exec.Cmd, err error) {
 		// The race detector sleeps a second before each end of a process, and tests
 		// of mounts start hundreds.
 		"GORACE=atexit_sleep_ms=0",
-		raceFlags(), // some build the command
 	}, t.env...)...)
 	program.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if t.full {
-		program.Env = append(program.Env, fullEnv+"=1")
+		program.Env = append(program.Env, fullEnv+"=1", raceFlags()) // some build the command then with the detector
 	}
 	if t.nobody {
 		// The source may lie where no other user can look.

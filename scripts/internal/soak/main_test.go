@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -23,14 +24,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// soakDir makes a directory with the command in it, which is removed after the test.
+// soakDir makes a directory with the command in it, which is removed after the test. It
+// has the race detector in the full matrix alone, since its starts cost three times as much.
 func soakDir(t *testing.T) (dir, binary string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "soak-")
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
 	binary = filepath.Join(dir, "uploadfs")
-	out, err := exec.Command("go", "build", "-race", "-o", binary, "uploadfs/cmd/uploadfs").CombinedOutput()
+	args := []string{"build", "-o", binary, "uploadfs/cmd/uploadfs"}
+	if os.Getenv("UPLOADFS_TEST_FULL") != "" {
+		args = slices.Insert(args, 1, "-race")
+	}
+	out, err := exec.Command("go", args...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	// The race detector sleeps a second at every exit unless told not to.
 	t.Setenv("GORACE", "atexit_sleep_ms=0 halt_on_error=1")
