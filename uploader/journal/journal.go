@@ -101,6 +101,9 @@ func (j *Journal) exec(query string, args ...any) error {
 
 // change makes all of the steps or none.
 func (j *Journal) change(steps ...step) error {
+	if len(steps) == 1 {
+		return j.exec(steps[0].query, steps[0].args...)
+	}
 	tx, err := j.write.Begin()
 	if err != nil {
 		return failure(err)
