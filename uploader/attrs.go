@@ -30,6 +30,14 @@ const (
 // one JSON object: several values read from it belong to one moment.
 const AttrInfo = "info"
 
+// attrSuperseded, and a number, is readable by name: the IDs of the Files that held
+// earlier contents, oldest first, from that one on, as many as fit.
+const attrSuperseded = "superseded."
+
+// SupersededFrom is the name of the attribute that lists superseded Files from number
+// n on. What it lists, separated by commas, says where the next one begins.
+func SupersededFrom(n int) string { return attrSuperseded + strconv.Itoa(n) }
+
 // Bounds of expires_after in seconds, from the API.
 const (
 	MinExpires = 3600
@@ -179,27 +187,57 @@ func (u *Uploader) Attr(st *Status, rel, name string) (value string, ok bool) {
 	case AttrInfo:
 		value = st.json()
 	default:
-		n, found := strings.CutPrefix(name, "part.")
-		i, err := strconv.Atoi(n)
-		if !found || err != nil || n != strconv.Itoa(i) {
-			return "", false
+		if i, ok := numbered(name, "part."); ok {
+			value = st.PartAt(i)
+		} else if i, ok := numbered(name, attrSuperseded); ok && i < st.SupersededCount {
+			value = u.supersededFrom(st, i)
 		}
-		value = st.PartAt(i)
 	}
 	return value, value != ""
+}
+
+// numbered is the number that follows prefix in a name.
+func numbered(name, prefix string) (n int, ok bool) {
+	digits, found := strings.CutPrefix(name, prefix)
+	n, err := strconv.Atoi(digits)
+	return n, found && err == nil && n >= 0 && digits == strconv.Itoa(n)
+}
+
+// supersededFrom lists the superseded Files from number from on, as many as fit.
+func (u *Uploader) supersededFrom(st *Status, from int) string {
+	const most = 4096 // IDs in one value
+	ids, err := u.journal.Superseded(st.key, from, most)
+	if err != nil {
+		u.log.Error("superseded Files not listed", "path", st.Path, "error", err)
+	}
+	var list strings.Builder
+	for i, id := range ids {
+		if list.Len()+1+len(id) > maxAttr {
+			break
+		}
+		if i > 0 {
+			list.WriteByte(',')
+		}
+		list.WriteString(id)
+	}
+	return list.String()
 }
 
 // maxAttr is the most that the kernel takes for the value of an extended
 // attribute, in bytes.
 const maxAttr = 64 << 10
 
-// json is the status as one object. The part IDs, of which an Upload can have a
-// thousand, are left out where they would not fit; part.N still has them.
+// json is the status as one object. Lists that would not fit are left out: the part
+// IDs, of which an Upload can have a thousand, and then the superseded Files. They can
+// be read by number.
 func (s *Status) json() string {
 	b, err := json.Marshal(s)
-	if err == nil && len(b) > maxAttr {
-		short := *s
-		short.PartIDs = nil
+	short := *s
+	for _, list := range []*[]string{&short.PartIDs, &short.Superseded} {
+		if err != nil || len(b) <= maxAttr {
+			break
+		}
+		*list = nil
 		b, err = json.Marshal(&short)
 	}
 	if err != nil {

@@ -5,7 +5,10 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math"
 	"path/filepath"
+
+	"github.com/stretchr/testify/require"
 
 	"uploadfs/uploader/backing"
 	"uploadfs/uploader/journal"
@@ -57,6 +60,13 @@ func (u *Uploader) Recorded(key backing.Key) (state state.State, open bool, err 
 func (u *Uploader) Completing(key backing.Key) bool {
 	r, err := u.journal.Get(key)
 	return err == nil && r != nil && r.Completing
+}
+
+// AllSuperseded are the Files that the journal knows of a file's earlier contents.
+func (u *Uploader) AllSuperseded(t require.TestingT, st *Status) []string {
+	ids, err := u.journal.Superseded(st.key, 0, math.MaxInt)
+	require.NoError(t, err)
+	return ids
 }
 
 // Committing reports whether a commit of the file is under way or queued.

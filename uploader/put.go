@@ -211,10 +211,10 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 	switch {
 	case done.State == state.Completed:
 		return done, nil
-	case len(done.Superseded) > 0:
+	case done.SupersededCount > 0:
 		// It changed when all was said and done. Its record began without
 		// Files, so this one is of what was sent.
-		done.State, done.FileID, done.Superseded = state.Completed, done.Superseded[0], nil
+		done.State, done.FileID, done.Superseded, done.SupersededCount = state.Completed, done.Superseded[0], nil, 0
 		return done, nil
 	case s.content.gen != target:
 		if s.xfer != nil {

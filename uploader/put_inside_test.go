@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"uploadfs/uploader/api"
 	"uploadfs/uploader/backing"
 	"uploadfs/uploader/journal"
 	"uploadfs/uploader/state"
@@ -18,7 +19,7 @@ func TestOldPutsAreForgotten(t *testing.T) {
 	require.NoError(t, err)
 	old, young := backing.Key{Ino: 1}, backing.Key{Ino: 2}
 	for key, age := range map[backing.Key]time.Duration{old: putRemembered + time.Hour, young: putRemembered - time.Hour} {
-		require.NoError(t, j.Put(&journal.Record{Key: key, State: state.Uploading, Since: now.Add(-age)}))
+		require.NoError(t, j.Put(&journal.Record{Key: key, State: state.Uploading, Since: now.Add(-age), Upload: api.Upload{ID: "upload"}}))
 		require.NoError(t, j.PutPart(key, journal.Part{Len: 10, CRC: 1, ID: "part"}))
 	}
 	require.NoError(t, j.Close())

@@ -80,7 +80,7 @@ func TestRandomWritersAndFaults(t *testing.T) {
 	for _, f := range files {
 		f.waits.Wait()
 		st := w.uploaded(f.rel)
-		for _, id := range append(slices.Clone(st.Superseded), st.FileID) {
+		for _, id := range append(w.up.AllSuperseded(t, st), st.FileID) {
 			require.Zero(t, owner[id], "%s is the result of two contents", id)
 			owner[id] = f.id
 		}

@@ -449,11 +449,8 @@ func (u *Uploader) dropResult(r *journal.Record) error {
 // load puts the session of a record into the table, with the transfer that its
 // Upload can still take up, and lets then do the rest.
 func (u *Uploader) load(r *journal.Record, then func(*session)) error {
-	if r.Upload.ID != "" { // of thousands that wait for their turn, few have got so far
-		var err error
-		if r.Parts, err = u.journal.Parts(r.Key); err != nil {
-			return err
-		}
+	if err := u.journal.LoadLists(r); err != nil { // of thousands that wait for their turn, few have any
+		return err
 	}
 	s := newSession(u, r.Key)
 	s.rec, s.resumed = *r, true

@@ -13,26 +13,28 @@ import (
 // Status is what is known of one file at one moment. It is immutable: xattrs,
 // `status` and `info` read the last one published and never wait.
 type Status struct {
-	Path        string      `json:"path"` // below the mount
-	State       state.State `json:"state"`
-	Size        int64       `json:"size"` // bytes
-	Filename    string      `json:"filename,omitempty"`
-	Purpose     string      `json:"purpose,omitempty"`   // as sent with the current Upload
-	MimeType    string      `json:"mime_type,omitempty"` // the same
-	UploadID    string      `json:"upload_id,omitempty"`
-	ExpiresAt   time.Time   `json:"expires_at,omitzero"` // of the Upload
-	PartIDs     []string    `json:"part_ids,omitempty"`  // acknowledged, in file order
-	Acked       int         `json:"parts_acknowledged"`
-	Total       int         `json:"parts_total"`
-	BytesSent   int64       `json:"bytes_sent"` // of acknowledged parts
-	FileID      string      `json:"file_id,omitempty"`
-	MD5         string      `json:"md5,omitempty"`
-	Error       string      `json:"error,omitempty"` // one line; failed, retrying, interrupted
-	NextAttempt time.Time   `json:"next_attempt,omitzero"`
-	Superseded  []string    `json:"superseded,omitempty"` // IDs of Files that held earlier content; they still exist
-	MadeOften   bool        `json:"made_often,omitempty"` // each close made a File, and there were many within a minute
-	Since       time.Time   `json:"since,omitzero"`       // of the state
+	Path            string      `json:"path"` // below the mount
+	State           state.State `json:"state"`
+	Size            int64       `json:"size"` // bytes
+	Filename        string      `json:"filename,omitempty"`
+	Purpose         string      `json:"purpose,omitempty"`   // as sent with the current Upload
+	MimeType        string      `json:"mime_type,omitempty"` // the same
+	UploadID        string      `json:"upload_id,omitempty"`
+	ExpiresAt       time.Time   `json:"expires_at,omitzero"` // of the Upload
+	PartIDs         []string    `json:"part_ids,omitempty"`  // acknowledged, in file order
+	Acked           int         `json:"parts_acknowledged"`
+	Total           int         `json:"parts_total"`
+	BytesSent       int64       `json:"bytes_sent"` // of acknowledged parts
+	FileID          string      `json:"file_id,omitempty"`
+	MD5             string      `json:"md5,omitempty"`
+	Error           string      `json:"error,omitempty"` // one line; failed, retrying, interrupted
+	NextAttempt     time.Time   `json:"next_attempt,omitzero"`
+	Superseded      []string    `json:"superseded,omitempty"`       // IDs of the last Files that held earlier content; they still exist
+	SupersededCount int         `json:"superseded_count,omitempty"` // how many there are in all
+	MadeOften       bool        `json:"made_often,omitempty"`       // each close made a File, and there were many within a minute
+	Since           time.Time   `json:"since,omitzero"`             // of the state
 
+	key       backing.Key
 	parts     []string // IDs by part number, "" where not acknowledged
 	temporary bool     // it gets its final name later
 }
@@ -55,7 +57,7 @@ func (s *Status) Progress() string {
 
 // FilesMade is how many Files were made of the file.
 func (s *Status) FilesMade() int {
-	n := len(s.Superseded)
+	n := s.SupersededCount
 	if s.FileID != "" {
 		n++
 	}
@@ -113,7 +115,7 @@ func (u *Uploader) Snapshot() (Snapshot, error) {
 			snap.Files = append(snap.Files, s.status.Load())
 			continue
 		}
-		if r.Parts, err = u.journal.Parts(r.Key); err != nil {
+		if err = u.journal.LoadLists(r); err != nil {
 			return snap, err
 		}
 		snap.Files = append(snap.Files, u.statusOf(r, nil, time.Time{}))
@@ -129,7 +131,8 @@ func (u *Uploader) statusOf(r *journal.Record, x *transfer, next time.Time) *Sta
 		Path: r.Path, State: r.State, Size: r.Size, Since: r.Since,
 		Filename: r.Spec.Filename, Purpose: r.Spec.Purpose, MimeType: r.Spec.MimeType,
 		UploadID: r.Upload.ID, ExpiresAt: r.Upload.ExpiresAt,
-		FileID: r.FileID, MD5: r.MD5, Error: r.Err, Superseded: r.Superseded, temporary: r.Temporary,
+		FileID: r.FileID, MD5: r.MD5, Error: r.Err, key: r.Key, temporary: r.Temporary,
+		Superseded: r.Superseded.Last, SupersededCount: r.Superseded.Count,
 		MadeOften: !u.opts.Background && u.madeOften.has(r.Key),
 	}
 	if r.State == state.Retrying {

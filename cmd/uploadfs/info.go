@@ -15,19 +15,28 @@ import (
 )
 
 func infoCommand() *cobra.Command {
-	var asJSON bool
+	var asJSON, superseded bool
 	cmd := &cobra.Command{
-		Use:   "info [--json] PATH...",
+		Use:   "info [--json|--superseded] PATH...",
 		Short: "show everything known of a file",
 		Long: `Shows the upload of each file, from its extended attributes. If you may read the
-file, you may read them. With --json, prints one object per file and line.`,
+file, you may read them. With --json, prints one object per file and line. With
+--superseded, prints the IDs of all Files that held earlier contents, oldest first,
+one per line: they still exist, and count against your quota until you delete them.`,
 		Args: takes(1, -1, "name the files to show"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if asJSON && superseded {
+				return usage(cmd, errors.New("--json and --superseded: give one of them"))
+			}
 			var errs []error
 			for i, path := range args {
 				st, err := readStatus(path)
 				if err != nil {
 					errs = append(errs, err)
+					continue
+				}
+				if superseded {
+					errs = append(errs, printSuperseded(cmd.OutOrStdout(), path, st.SupersededCount))
 					continue
 				}
 				if asJSON {
@@ -43,6 +52,7 @@ file, you may read them. With --json, prints one object per file and line.`,
 		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, one object per line")
+	cmd.Flags().BoolVar(&superseded, "superseded", false, "print the IDs of all Files that held earlier contents, one per line")
 	return cmd
 }
 
@@ -83,7 +93,11 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 	if n := st.FilesMade(); n > 1 {
 		line("files made", fmt.Sprint(n))
 	}
-	line("earlier files", strings.Join(st.Superseded, ", "))
+	earlier := strings.Join(st.Superseded, ", ")
+	if more := st.SupersededCount - len(st.Superseded); more > 0 {
+		earlier += fmt.Sprintf(", and %d before: uploadfs info --superseded lists all", more)
+	}
+	line("earlier files", earlier)
 	if st.MadeOften {
 		line("advice", adviceOften)
 	}
@@ -91,4 +105,25 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 		line(fmt.Sprintf("part %d", i), id)
 	}
 	return t.Flush()
+}
+
+// printSuperseded prints the IDs of the Files that held earlier contents of a file,
+// oldest first. One value of an attribute holds about a thousand.
+func printSuperseded(w io.Writer, path string, count int) error {
+	for n := 0; n < count; {
+		list, err := readAttr(path, uploader.SupersededFrom(n))
+		if errors.Is(err, errNoAttr) {
+			break // the journal, on a full disk, does not have the last ones
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", mount.Printable(path), err)
+		}
+		for id := range strings.SplitSeq(string(list), ",") {
+			if _, err := fmt.Fprintln(w, id); err != nil {
+				return err
+			}
+			n++
+		}
+	}
+	return nil
 }

@@ -55,7 +55,7 @@ func TestPrintInfo(t *testing.T) {
 	require.NoError(t, printInfo(&out, "up/a\nb", &uploader.Status{
 		State: state.Failed, Since: now.Add(-time.Minute), Size: 1536, Error: "no",
 		UploadID: "upload_1", Acked: 1, Total: 2, BytesSent: 1024, ExpiresAt: now.Add(time.Hour),
-		PartIDs: []string{"part_1"}, Superseded: []string{"file-1", "file-2"}, MadeOften: true,
+		PartIDs: []string{"part_1"}, Superseded: []string{"file-1", "file-2"}, SupersededCount: 10, MadeOften: true,
 	}, now))
 	require.Equal(t, `up/a\nb
   state          failed, 1 minute ago
@@ -64,8 +64,8 @@ func TestPrintInfo(t *testing.T) {
   upload         upload_1
   progress       1/2 parts, 1.0 KiB sent
   expires        1 hour from now
-  files made     2
-  earlier files  file-1, file-2
+  files made     10
+  earlier files  file-1, file-2, and 8 before: uploadfs info --superseded lists all
   advice         each close makes a File: mount with --close=background, which is made for this
   part 0         part_1
 `, out.String())

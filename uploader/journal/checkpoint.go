@@ -56,7 +56,10 @@ func (j *Journal) checkpoint() error {
 	var busy, pages, done int
 	err := j.check.QueryRow("PRAGMA wal_checkpoint(PASSIVE)").Scan(&busy, &pages, &done)
 	if err == nil && pages > j.longest {
-		_, err = j.check.Exec("PRAGMA wal_checkpoint(RESTART)")
+		err = j.writer.paused(func() error {
+			_, err := j.check.Exec("PRAGMA wal_checkpoint(RESTART)")
+			return err
+		})
 	}
 	return err
 }

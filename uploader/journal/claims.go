@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"encoding/json"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -38,15 +37,12 @@ func (j *Journal) Rivals(uploadID string, spec api.Spec, since time.Time) (n int
 // Claimed reports whether a File is already the result of a file of this mount,
 // or was that of an earlier content, or of a file that is gone.
 func (j *Journal) Claimed(fileID string) (bool, error) {
-	quoted, err := json.Marshal(fileID)
-	if err != nil {
-		return false, err
-	}
-	var n int
-	err = j.read.QueryRow(`SELECT (SELECT count(*) FROM files WHERE file_id = ?1 OR instr(superseded, ?2) > 0)
-		+ (SELECT count(*) FROM disowned WHERE file_id = ?1)`, fileID, string(quoted)).Scan(&n)
+	var claimed bool
+	err := j.read.QueryRow(`SELECT EXISTS (SELECT 1 FROM files WHERE file_id = ?1)
+		OR EXISTS (SELECT 1 FROM superseded WHERE file_id = ?1)
+		OR EXISTS (SELECT 1 FROM disowned WHERE file_id = ?1)`, fileID).Scan(&claimed)
 	if err != nil {
 		return false, failure(err)
 	}
-	return n > 0, nil
+	return claimed, nil
 }

@@ -32,11 +32,12 @@ const disownedFor = 30 * 24 * time.Hour
 // may take the last ones, never the database. All methods may be called
 // concurrently.
 type Journal struct {
-	write *sql.DB // one connection: SQLite has one writer
+	write *sql.DB // the writer's
 	read  *sql.DB // readers never wait for the writer (WAL)
 	check *sql.DB // the syncer's: a checkpoint waits for the disk, and a writer must not wait for it
 	log   *slog.Logger
 
+	writer  writer
 	walName string // of the write-ahead log
 
 	writes  atomic.Int64 // since Open
@@ -63,6 +64,7 @@ func Open(dir string, log *slog.Logger) (*Journal, error) {
 		return nil, fmt.Errorf("journal %s: %w", name, err)
 	}
 	j.write.SetMaxOpenConns(1)
+	j.writer = writer{db: j.write, prepared: map[string]*sql.Stmt{}}
 	if err := j.prepare(fresh); err != nil {
 		j.write.Close()
 		return nil, fmt.Errorf("journal %s: %w", name, err)
@@ -87,36 +89,14 @@ func (j *Journal) Close() error {
 	return errors.Join(j.check.Close(), j.read.Close(), j.write.Close())
 }
 
-// step is one statement of a change.
-type step struct {
-	query string
-	args  []any
-}
-
 // exec is a change of one step.
 func (j *Journal) exec(query string, args ...any) error {
-	_, err := j.write.Exec(query, args...)
-	return j.wrote(err)
+	return j.change(step{query, args})
 }
 
 // change makes all of the steps or none.
 func (j *Journal) change(steps ...step) error {
-	tx, err := j.write.Begin()
-	if err != nil {
-		return failure(err)
-	}
-	defer tx.Rollback()
-	for _, s := range steps {
-		if _, err := tx.Exec(s.query, s.args...); err != nil {
-			return failure(err)
-		}
-	}
-	return j.wrote(tx.Commit())
-}
-
-// wrote counts a change, which has ended with err.
-func (j *Journal) wrote(err error) error {
-	if err != nil {
+	if err := j.writer.make(steps...); err != nil {
 		return failure(err)
 	}
 	if j.writes.Add(1)%walWrites == 0 {

@@ -33,12 +33,13 @@ func TestJournalRoundTrip(t *testing.T) {
 		Open: true, Size: 1 << 40, Mtime: -3,
 		Spec:   api.Spec{Filename: "f", Purpose: "batch", MimeType: "text/jsonl", Bytes: 77, Expires: 2 * time.Hour},
 		Upload: api.Upload{ID: "upload_1", ExpiresAt: time.Unix(7, 8)}, CreatedAt: time.Unix(5, 6), Completing: true,
-		FileID: "file-1", MD5: "0123", Err: "an error", Kind: api.Quota, Superseded: []string{`file-"quoted"`, "file-0"},
+		FileID: "file-1", MD5: "0123", Err: "an error", Kind: api.Quota, Superseded: Superseded{Count: 2, Last: []string{`file-"quoted"`, "file-0"}, unsaved: 2},
 		Ctime: 1<<62 + 1, Boot: "a boot", Durable: backing.Stamp{Size: 4, Mtime: -4, Ctime: 5}, Temporary: true,
 	}
 	bare := &Record{Key: backing.Key{Ino: 2}, Path: "b", State: state.Empty, Since: time.Unix(1, 0)}
 	parts := []Part{{0, 10, 1<<32 - 1, "p0"}, {10, 5, 0, "p1"}}
 	require.NoError(t, j.Put(full))
+	require.NoError(t, j.Put(full), "what is in the journal is not written again")
 	require.NoError(t, j.Put(bare))
 	require.NoError(t, j.Completing("upload_1", full.Spec, time.Now()))
 	require.NoError(t, j.PutPart(full.Key, Part{10, 9, 3, "replaced"}))
@@ -65,14 +66,21 @@ func TestJournalRoundTrip(t *testing.T) {
 	require.Equal(t, map[state.State]int{state.Retrying: 1, state.Empty: 1}, counts)
 	all, err := j.query("WHERE state = ?", string(state.Retrying))
 	require.NoError(t, err)
-	require.Equal(t, []*Record{full}, all)
+	require.Equal(t, []*Record{withoutLists(full)}, all)
 
 	require.NoError(t, j.DropParts(full.Key))
 	require.NoError(t, j.Delete(bare.Key))
 	all, err = j.query("")
 	require.NoError(t, err)
-	require.Equal(t, []*Record{full}, all)
+	require.Equal(t, []*Record{withoutLists(full)}, all)
 	require.NoError(t, j.Close())
+}
+
+// withoutLists is the record as queries of many files return it.
+func withoutLists(r *Record) *Record {
+	short := *r
+	short.Superseded.Last, short.Parts = nil, nil
+	return &short
 }
 
 func TestJournalRenamesWhatLiesBelow(t *testing.T) {
@@ -109,7 +117,10 @@ func TestJournalKnowsWhoseAFileIs(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
 	defer func() { require.NoError(t, j.Close()) }()
 	a, b := backing.Key{Ino: 1}, backing.Key{Ino: 2}
-	require.NoError(t, j.Put(&Record{Key: a, FileID: "file-1", Superseded: []string{"file-0", `file-"`}}))
+	r := &Record{Key: a, FileID: "file-1"}
+	r.Supersede("file-0")
+	r.Supersede(`file-"`)
+	require.NoError(t, j.Put(r))
 	require.NoError(t, j.Put(&Record{Key: b}))
 	claims := func(want map[string]bool) {
 		t.Helper()
@@ -256,7 +267,7 @@ func TestAFullDiskIsTheWriters(t *testing.T) {
 func fill(j *Journal) error {
 	for i := range 10000 {
 		key := backing.Key{Ino: uint64(i)}
-		if _, err := j.write.Exec(`UPDATE files SET superseded = ? WHERE ino = ?`, fmt.Sprintf(`["%01000d"]`, i), i); err != nil {
+		if _, err := j.write.Exec(`UPDATE files SET file_id = ? WHERE ino = ?`, fmt.Sprintf(`%01000d`, i), i); err != nil {
 			return failure(err)
 		}
 		if err := j.Delete(key); err != nil {

@@ -89,7 +89,7 @@ func TestAJournalOfVersion1(t *testing.T) {
 		Key: backing.Key{Ino: 7, Birth: 8}, Path: "a", State: state.Uploading, Since: time.Unix(0, 9), Open: true, Size: 30,
 		Spec:   api.Spec{Filename: "a", Purpose: "batch", MimeType: "text/plain", Bytes: 30, Expires: time.Hour},
 		Upload: api.Upload{ID: "upload_1", ExpiresAt: time.Unix(0, 11)}, CreatedAt: time.Unix(0, 10), Completing: true,
-		Superseded: []string{"file-0"}, Parts: []Part{{0, 10, 1<<32 - 1, "part_1"}},
+		Superseded: Superseded{Count: 1, Last: []string{"file-0"}}, Parts: []Part{{0, 10, 1<<32 - 1, "part_1"}},
 	}
 	completed := &Record{
 		Key: backing.Key{Ino: 12, Birth: 13}, Path: "b", State: state.Completed, Since: time.Unix(0, 14), Size: 5, Mtime: 15,
@@ -150,7 +150,7 @@ func TestAJournalOfVersion2(t *testing.T) {
 		Size: 5, Mtime: 15, Ctime: 18, Boot: "boot",
 		Spec:   api.Spec{Filename: "b", Purpose: "batch", MimeType: "text/plain", Bytes: 5},
 		Upload: api.Upload{ID: "upload_2", ExpiresAt: time.Unix(0, 17)}, CreatedAt: time.Unix(0, 16),
-		Superseded: []string{"file-1"}, Parts: []Part{{0, 5, 6, "part_2"}},
+		Superseded: Superseded{Count: 1, Last: []string{"file-1"}}, Parts: []Part{{0, 5, 6, "part_2"}},
 	}
 	for range 2 { // the second time there is nothing left to do
 		j := openTestJournal(t, dir)
@@ -199,7 +199,9 @@ func TestFilesGetOtherKeys(t *testing.T) {
 	defer func() { require.NoError(t, j.Close()) }()
 	a, b, c, d := backing.Key{Ino: 1}, backing.Key{Ino: 2}, backing.Key{Ino: 3}, backing.Key{Ino: 1<<64 - 1, Birth: 5}
 	for i, key := range []backing.Key{a, b, c} {
-		require.NoError(t, j.Put(&Record{Key: key, Path: fmt.Sprint(i), FileID: fmt.Sprint("file-", i), Mtime: 7, Ctime: 8}))
+		r := &Record{Key: key, Path: fmt.Sprint(i), FileID: fmt.Sprint("file-", i), Mtime: 7, Ctime: 8, Upload: api.Upload{ID: "upload"}}
+		r.Supersede(fmt.Sprint("file-before-", i))
+		require.NoError(t, j.Put(r))
 		require.NoError(t, j.PutPart(key, Part{0, 1, 2, fmt.Sprint("part_", i)}))
 	}
 	require.NoError(t, j.Rekey(map[backing.Key]backing.Key{a: b, b: a, c: d})) // two change places
@@ -209,6 +211,7 @@ func TestFilesGetOtherKeys(t *testing.T) {
 		require.Equal(t, fmt.Sprint(i), r.Path)
 		require.Equal(t, backing.Stamp{Mtime: 7}, r.Stamp())
 		require.Equal(t, []Part{{0, 1, 2, fmt.Sprint("part_", i)}}, r.Parts)
+		require.Equal(t, []string{fmt.Sprint("file-before-", i)}, r.Superseded.Last)
 	}
 	all, err := j.All()
 	require.NoError(t, err)

@@ -2,9 +2,7 @@ package journal
 
 import (
 	"database/sql"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -12,7 +10,8 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// Record is one file's row, with its parts where a method says so.
+// Record is one file's row. Its lists, which are the parts and the last superseded
+// Files, are there where a method says so.
 type Record struct {
 	Key        backing.Key
 	Path       string
@@ -32,7 +31,7 @@ type Record struct {
 	MD5        string
 	Err        string
 	Kind       api.Kind
-	Superseded []string
+	Superseded Superseded
 	Temporary  bool // its open has created it as a file that gets its final name later
 	Parts      []Part
 }
@@ -44,12 +43,6 @@ type Part struct {
 	ID       string
 }
 
-// Supersede remembers a File that held an earlier content.
-func (r *Record) Supersede(fileID string) {
-	// Copies of the record share the slice, so it is never appended to in place.
-	r.Superseded = append(r.Superseded[:len(r.Superseded):len(r.Superseded)], fileID)
-}
-
 // ForgetUpload takes the Upload, and what was sent to it, out of the record.
 func (r *Record) ForgetUpload() {
 	r.Spec, r.Upload, r.CreatedAt = api.Spec{}, api.Upload{}, time.Time{}
@@ -57,29 +50,33 @@ func (r *Record) ForgetUpload() {
 }
 
 const columns = `ino, birth, path, state, since, open, size, mtime, filename, purpose, mime_type, expires,
-	declared, upload_id, created_at, expires_at, file_id, md5, error, kind, superseded,
+	declared, upload_id, created_at, expires_at, file_id, md5, error, kind,
 	ctime, boot, durable_size, durable_mtime, durable_ctime, temporary`
 
-// all columns, and whether the Upload may be a File already.
-const selected = columns + `, EXISTS (SELECT 1 FROM completing WHERE completing.upload_id = files.upload_id)`
+// all columns, whether the Upload may be a File already, and how many Files are superseded.
+const selected = columns + `, EXISTS (SELECT 1 FROM completing WHERE completing.upload_id = files.upload_id),
+	coalesce((SELECT max(n)+1 FROM superseded WHERE superseded.ino = files.ino AND superseded.birth = files.birth), 0)`
 
 // Stamp is the state of the file that the record speaks of.
 func (r *Record) Stamp() backing.Stamp {
 	return backing.Stamp{Size: r.Size, Mtime: r.Mtime, Ctime: r.Ctime}
 }
 
-// Put writes the row of r, without its parts and without completing.
+// Put writes the row of r and its new superseded Files. It writes neither parts nor
+// completing.
 func (j *Journal) Put(r *Record) error {
-	superseded, err := json.Marshal(r.Superseded)
-	if err != nil {
+	steps := append(r.saveSuperseded(), step{
+		`INSERT OR REPLACE INTO files (` + columns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+		[]any{int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
+			r.Spec.Filename, r.Spec.Purpose, r.Spec.MimeType, int64(r.Spec.Expires / time.Second),
+			r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
+			r.FileID, r.MD5, r.Err, int(r.Kind),
+			r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime, r.Temporary}})
+	if err := j.change(steps...); err != nil {
 		return err
 	}
-	return j.exec(`INSERT OR REPLACE INTO files (`+columns+`) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
-		int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
-		r.Spec.Filename, r.Spec.Purpose, r.Spec.MimeType, int64(r.Spec.Expires/time.Second),
-		r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
-		r.FileID, r.MD5, r.Err, int(r.Kind), string(superseded),
-		r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime, r.Temporary)
+	r.Superseded.unsaved = 0
+	return nil
 }
 
 // PutPart adds an acknowledged part, in the place of earlier ones that it
@@ -101,20 +98,22 @@ func (j *Journal) Delete(key backing.Key) error {
 	ino, now := int64(key.Ino), time.Now().UnixNano()
 	return j.change(
 		step{`INSERT OR IGNORE INTO disowned SELECT file_id, ? FROM files WHERE ino=? AND birth=? AND file_id <> ''`, []any{now, ino, key.Birth}},
-		step{`INSERT OR IGNORE INTO disowned SELECT value, ? FROM files, json_each(superseded) WHERE ino=? AND birth=?`, []any{now, ino, key.Birth}},
+		step{`INSERT OR IGNORE INTO disowned SELECT file_id, ? FROM superseded WHERE ino=? AND birth=?`, []any{now, ino, key.Birth}},
 		step{`DELETE FROM files WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
+		step{`DELETE FROM superseded WHERE ino=? AND birth=?`, []any{ino, key.Birth}},
 		step{`DELETE FROM parts WHERE ino=? AND birth=?`, []any{ino, key.Birth}})
 }
 
-// Forget deletes the records whose state is older than that, with their parts.
+// Forget deletes the records whose state is older than that, with all that belongs to them.
 func (j *Journal) Forget(before time.Time) error {
-	if err := j.exec(`DELETE FROM files WHERE since < ?`, before.UnixNano()); err != nil {
-		return err
-	}
-	return j.exec(`DELETE FROM parts WHERE NOT EXISTS (SELECT 1 FROM files WHERE files.ino = parts.ino AND files.birth = parts.birth)`)
+	return j.change(
+		step{`DELETE FROM files WHERE since < ?`, []any{before.UnixNano()}},
+		step{query: `DELETE FROM parts WHERE NOT EXISTS (SELECT 1 FROM files WHERE files.ino = parts.ino AND files.birth = parts.birth)`},
+		step{query: `DELETE FROM superseded WHERE NOT EXISTS
+			(SELECT 1 FROM files WHERE files.ino = superseded.ino AND files.birth = superseded.birth)`})
 }
 
-// Get returns the record of a file with its parts, nil if there is none.
+// Get returns the record of a file with its lists, nil if there is none.
 func (j *Journal) Get(key backing.Key) (*Record, error) {
 	rows, err := j.read.Query(`SELECT `+selected+` FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
 	if err != nil {
@@ -125,8 +124,7 @@ func (j *Journal) Get(key backing.Key) (*Record, error) {
 		return nil, err
 	}
 	r := found[0]
-	r.Parts, err = j.Parts(key)
-	return r, err
+	return r, j.LoadLists(r)
 }
 
 // Parts returns the acknowledged parts of a file, in file order.
@@ -147,11 +145,11 @@ func (j *Journal) Parts(key backing.Key) ([]Part, error) {
 	return parts, rows.Err()
 }
 
-// All returns every record, without parts.
+// All returns every record, without its lists.
 func (j *Journal) All() ([]*Record, error) { return j.query("") }
 
 // Unfinished returns the records of files that are neither completed nor empty,
-// without parts.
+// without their lists.
 func (j *Journal) Unfinished() ([]*Record, error) {
 	return j.query(`WHERE state NOT IN (?, ?)`, string(state.Completed), string(state.Empty))
 }
@@ -207,18 +205,15 @@ func scanRecords(rows *sql.Rows) ([]*Record, error) {
 			r                        Record
 			ino, since, created, exp int64
 			life                     int64
-			stands, superseded       string
+			stands                   string
 		)
 		err := rows.Scan(&ino, &r.Key.Birth, &r.Path, &stands, &since, &r.Open, &r.Size, &r.Mtime,
 			&r.Spec.Filename, &r.Spec.Purpose, &r.Spec.MimeType, &life,
 			&r.Spec.Bytes, &r.Upload.ID, &created, &exp,
-			&r.FileID, &r.MD5, &r.Err, &r.Kind, &superseded,
-			&r.Ctime, &r.Boot, &r.Durable.Size, &r.Durable.Mtime, &r.Durable.Ctime, &r.Temporary, &r.Completing)
+			&r.FileID, &r.MD5, &r.Err, &r.Kind,
+			&r.Ctime, &r.Boot, &r.Durable.Size, &r.Durable.Mtime, &r.Durable.Ctime, &r.Temporary, &r.Completing, &r.Superseded.Count)
 		if err != nil {
 			return nil, failure(err)
-		}
-		if err := json.Unmarshal([]byte(superseded), &r.Superseded); err != nil {
-			return nil, fmt.Errorf("journal: superseded Files of %s: %w", r.Path, err)
 		}
 		r.Key.Ino, r.State, r.Since = uint64(ino), state.State(stands), time.Unix(0, since)
 		r.Spec.Expires = time.Duration(life) * time.Second

@@ -10,7 +10,7 @@ import (
 
 // version is the version of the schema. A later program migrates an
 // older one; an older program refuses a later one.
-const version = 3
+const version = 4
 
 // schema is the journal: what must survive a killed daemon. A file is named by
 // its backing inode and birth time, so rename, hard links, unlink and the reuse
@@ -31,7 +31,6 @@ CREATE TABLE files (
 	created_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, -- ns, of the Upload
 	file_id    TEXT NOT NULL, md5 TEXT NOT NULL,
 	error      TEXT NOT NULL, kind INTEGER NOT NULL,
-	superseded TEXT NOT NULL,     -- JSON list of File IDs
 	ctime      INTEGER NOT NULL,  -- ns, of the content the state speaks of; 0 if not known
 	boot       TEXT    NOT NULL,  -- boot ID of the kernel under which the content was last known to be whole
 	durable_size INTEGER NOT NULL, durable_mtime INTEGER NOT NULL, -- when the content was on the disk;
@@ -47,6 +46,12 @@ CREATE TABLE parts (
 	crc INTEGER NOT NULL,         -- CRC-32C of exactly the bytes sent
 	id  TEXT    NOT NULL,
 	PRIMARY KEY (ino, birth, off)
+) WITHOUT ROWID;
+CREATE TABLE superseded (         -- Files that held earlier contents of a file
+	ino     INTEGER NOT NULL, birth INTEGER NOT NULL,
+	n       INTEGER NOT NULL,     -- counted from 0, the oldest
+	file_id TEXT    NOT NULL,
+	PRIMARY KEY (ino, birth, n)
 ) WITHOUT ROWID;
 CREATE TABLE completing (         -- Uploads that may have become Files: it is not known
 	upload_id TEXT    NOT NULL PRIMARY KEY,
@@ -69,6 +74,15 @@ ALTER TABLE files ADD COLUMN durable_mtime INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE files ADD COLUMN durable_ctime INTEGER NOT NULL DEFAULT 0;`,
 	2: `
 ALTER TABLE files ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0;`,
+	3: `
+CREATE TABLE superseded (
+	ino     INTEGER NOT NULL, birth INTEGER NOT NULL,
+	n       INTEGER NOT NULL,
+	file_id TEXT    NOT NULL,
+	PRIMARY KEY (ino, birth, n)
+) WITHOUT ROWID;
+INSERT INTO superseded SELECT ino, birth, key, value FROM files, json_each(files.superseded) WHERE type = 'text';
+ALTER TABLE files DROP COLUMN superseded;`,
 }
 
 // prepare makes the schema, or checks that the one there is ours and whole.
