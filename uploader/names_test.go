@@ -44,7 +44,8 @@ func TestWhichFilesAreTemporary(t *testing.T) {
 		want bool
 	}{
 		{Temporary, "a.jsonl", true}, {Temporary, "index.lock", true},
-		{Exclusive, "a.jsonl", false}, {Exclusive, "sub/index.lock", true}, {Exclusive, "a.oAbCdEf", true}, {Exclusive, "a.o", false},
+		{ExclusiveReadWrite, "a.jsonl", false}, {ExclusiveReadWrite, "sub/index.lock", true}, {ExclusiveReadWrite, "a.oAbCdEf", false},
+		{Exclusive, "a.jsonl", false}, {Exclusive, "sub/poetry.lock", false}, {Exclusive, "a.oAbCdEf", true}, {Exclusive, "a.o", false},
 		{Found, "index.lock", false}, {Found, "a.jsonl", false},
 	} {
 		require.Equal(t, c.want, c.from.temporary(c.name), "%v %s", c.from, c.name)
