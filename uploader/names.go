@@ -25,7 +25,7 @@ const DefaultHoldFor = 30 * time.Second
 // remove, when it is. rsync: .name.XXXXXX; vim: 4913 and .name.swp; GLib:
 // .goutputstream-XXXXXX; GNU sed -i: sedXXXXXX; Python's tempfile: tmpxxxxxxxx;
 // CMake: *.tmp?????; restic: *-tmp-N; leveldb and rocksdb: *.dbtmp; redis:
-// temp-*.rdb and temp-rewriteaof-*.aof; git and bup: tmp_obj_*, tmp_pack_*, .tmp-*
+// temp-*.rdb and temp-rewriteaof-*.aof; PostgreSQL: pg_internal.init.PID; git and bup: tmp_obj_*, tmp_pack_*, .tmp-*
 // and bup.tmp.*.
 // SQLite's journals are here because it closes them only to remove them: sending
 // one would make every transaction wait for the network, and leave a File that is
@@ -35,7 +35,7 @@ var heldNames = []string{
 	".goutputstream-*", "sed??????", "4913", ".fuse_hidden*", ".nfs*",
 	"tmp" + strings.Repeat("[a-z0-9_]", 8), "*-journal", "*-wal", "*-shm",
 	"*-tmp-[0-9]*", "*_exiftool_tmp", "*.~qpdf-temp#", "*.dbtmp", "temp-*.rdb", "tmp_obj_*", "tmp_pack_*", ".tmp-*",
-	"rdiff-backup.tmp.*", "temp-rewriteaof-*.aof", "bup.tmp.*",
+	"rdiff-backup.tmp.*", "temp-rewriteaof-*.aof", "bup.tmp.*", "pg_internal.init.[0-9]*",
 }
 
 // lockNames are held only where an open with O_EXCL has made the file for reading and
