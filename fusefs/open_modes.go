@@ -51,8 +51,10 @@ func originOf(flags uint32, private bool) uploader.Origin {
 	switch {
 	case flags&unix.O_EXCL == 0:
 		return uploader.Found
-	case private && flags&unix.O_ACCMODE == unix.O_RDWR:
+	case flags&unix.O_ACCMODE != unix.O_RDWR:
+		return uploader.Exclusive
+	case private:
 		return uploader.Temporary
 	}
-	return uploader.Exclusive
+	return uploader.ExclusiveReadWrite
 }

@@ -39,7 +39,6 @@ var temporaryTools = map[string]string{
 	"mkstemp, in a directory":   fmt.Sprintf(python, `os.mkdir("d"); os.close(f); os.rename(n, "d/x.tmp"); os.rename("d", "e"); os.rename("e/x.tmp", "h.jsonl"); os.rmdir("e")`),
 	"NamedTemporaryFile":        `python3 -c 'import os, tempfile; f = tempfile.NamedTemporaryFile("w", dir=".", suffix=".csv", delete=False); f.write("text"); f.close(); os.replace(f.name, "h.jsonl")'`,
 	"os.CreateTemp":             `FUSEFS_TEST_HELPER=createTemp "$TESTS" h.jsonl`,
-	"a lock":                    `(set -C; cat "$1" > h.lock); mv h.lock h.jsonl`,
 	"a lock, made by its owner": `python3 -c 'import os; f = os.open("h.lock", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666); os.write(f, b"text"); os.close(f); os.rename("h.lock", "h.jsonl")'`,
 }
 
@@ -159,6 +158,7 @@ func TestToolCloseTellsUnderEachUmask(t *testing.T) {
 		"mode 0666":        `python3 -c 'import os; f = os.open("f", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666); os.write(f, b"x"); os.close(f)'`,
 		"mode 0640":        `python3 -c 'import os; f = os.open("f", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640); os.write(f, b"x"); os.close(f)'`,
 		"set -o noclobber": `set -C; cat "$1" > f`,
+		"cp, a lock file":  `cp "$1" poetry.lock`,
 	}
 	for row, name := range slices.Sorted(maps.Keys(closing)) {
 		do := closing[name]

@@ -25,7 +25,7 @@ const DefaultHoldFor = 30 * time.Second
 // remove, when it is. rsync: .name.XXXXXX; vim: 4913 and .name.swp; GLib:
 // .goutputstream-XXXXXX; GNU sed -i: sedXXXXXX; Python's tempfile: tmpxxxxxxxx;
 // CMake: *.tmp?????; restic: *-tmp-N; leveldb and rocksdb: *.dbtmp; redis:
-// temp-*.rdb and temp-rewriteaof-*.aof; git and bup: tmp_obj_*, tmp_pack_*, .tmp-*
+// temp-*.rdb and temp-rewriteaof-*.aof; PostgreSQL: pg_internal.init.PID; git and bup: tmp_obj_*, tmp_pack_*, .tmp-*
 // and bup.tmp.*.
 // SQLite's journals are here because it closes them only to remove them: sending
 // one would make every transaction wait for the network, and leave a File that is
@@ -35,13 +35,16 @@ var heldNames = []string{
 	".goutputstream-*", "sed??????", "4913", ".fuse_hidden*", ".nfs*",
 	"tmp" + strings.Repeat("[a-z0-9_]", 8), "*-journal", "*-wal", "*-shm",
 	"*-tmp-[0-9]*", "*_exiftool_tmp", "*.~qpdf-temp#", "*.dbtmp", "temp-*.rdb", "tmp_obj_*", "tmp_pack_*", ".tmp-*",
-	"rdiff-backup.tmp.*", "temp-rewriteaof-*.aof", "bup.tmp.*",
+	"rdiff-backup.tmp.*", "temp-rewriteaof-*.aof", "bup.tmp.*", "pg_internal.init.[0-9]*",
 }
 
-// exclusiveNames are held only where an open with O_EXCL has made the file: git's
-// locks, packs and lists, and patch's output. Without it they are the names of
-// finished files.
-var exclusiveNames = []string{"*.lock", "packed-refs.new", "refs_??????", "packs_??????", "tmp_*_??????", "*.o??????"}
+// lockNames are held only where an open with O_EXCL has made the file for reading and
+// writing: git's locks, packs and lists. cp and tar open for writing only, and their
+// poetry.lock is finished.
+var lockNames = []string{"*.lock", "packed-refs.new", "refs_??????", "packs_??????", "tmp_*_??????"}
+
+// patchNames are those of patch's output. An open with O_EXCL makes it, for writing only.
+var patchNames = []string{"*.o??????"}
 
 // defaultExcludes are scaffolding and backups that programs leave beside a file:
 // LibreOffice's locks, emacs' autosaves, aria2's control files, editors' backups
@@ -91,8 +94,11 @@ type Origin int
 const (
 	// Found is a file that was there, or that an open without O_EXCL has made.
 	Found Origin = iota
-	// Exclusive is a file that an open with O_EXCL has made.
+	// Exclusive is a file that an open with O_EXCL has made for writing only.
 	Exclusive
+	// ExclusiveReadWrite is a file that an open with O_EXCL has made for reading and
+	// writing.
+	ExclusiveReadWrite
 	// Temporary is a file that was made as mkstemp(3) makes it.
 	Temporary
 )
@@ -100,12 +106,20 @@ const (
 // temporary reports whether a new file of this origin is held under any name, until
 // it is renamed.
 func (o Origin) temporary(rel string) bool {
-	return o == Temporary || o == Exclusive && matchAny(exclusiveNames, rel)
+	switch o {
+	case Temporary:
+		return true
+	case ExclusiveReadWrite:
+		return matchAny(lockNames, rel)
+	case Exclusive:
+		return matchAny(patchNames, rel)
+	}
+	return false
 }
 
 // staysTemporary reports whether a temporary file is still one under its new name.
 func (p NamePolicy) staysTemporary(rel string) bool {
-	return p.unfinished(rel) || matchAny(exclusiveNames, rel)
+	return p.unfinished(rel) || matchAny(lockNames, rel) || matchAny(patchNames, rel)
 }
 
 // matchAny matches a glob with a slash against the whole path, any other

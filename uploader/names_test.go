@@ -17,6 +17,7 @@ func TestHeldNames(t *testing.T) {
 		"img.jpg_exiftool_tmp": true, "a.pdf.~qpdf-temp#": true, "000001.dbtmp": true, "temp-123.rdb": true, "temp.rdb": false,
 		"tmp_obj_x3Yz": true, "sub/tmp_pack_9fQa": true, ".tmp-17-pack-0a1b.idx": true, ".tmpl": false, "rdiff-backup.tmp.12": true, "rdiff-backup.txt": false,
 		"index-tmp-17": true, "index-tmp-x": false, "CMakeCache.txt.tmp1a2b3": true, "a.tmp12": false,
+		"global/pg_internal.init.812": true, "global/pg_internal.init": false,
 		"index.lock": false, "a.orig42": false, "a.oAbCdEf": false,
 		"db-journal": true, "db.sqlite-wal": true, "db.sqlite-shm": true, "journal": false,
 		"a.draft": true, "deep/down/a.draft": true,
@@ -44,7 +45,8 @@ func TestWhichFilesAreTemporary(t *testing.T) {
 		want bool
 	}{
 		{Temporary, "a.jsonl", true}, {Temporary, "index.lock", true},
-		{Exclusive, "a.jsonl", false}, {Exclusive, "sub/index.lock", true}, {Exclusive, "a.oAbCdEf", true}, {Exclusive, "a.o", false},
+		{ExclusiveReadWrite, "a.jsonl", false}, {ExclusiveReadWrite, "sub/index.lock", true}, {ExclusiveReadWrite, "a.oAbCdEf", false},
+		{Exclusive, "a.jsonl", false}, {Exclusive, "sub/poetry.lock", false}, {Exclusive, "a.oAbCdEf", true}, {Exclusive, "a.o", false},
 		{Found, "index.lock", false}, {Found, "a.jsonl", false},
 	} {
 		require.Equal(t, c.want, c.from.temporary(c.name), "%v %s", c.from, c.name)

@@ -192,7 +192,7 @@ func TestTemporaryFilesAreNotHeld(t *testing.T) {
 
 func TestALockIsHeldIfItsOpenWasExclusive(t *testing.T) {
 	w := newHarness(t, patient)
-	f := w.create("index.lock", uploader.Exclusive)
+	f := w.create("index.lock", uploader.ExclusiveReadWrite)
 	f.writeAt(0, data(chunk, 1))
 	require.NoError(t, f.commit())
 	f.close()

@@ -3,7 +3,7 @@
 // Command tools runs programs in a mount and in a native directory, and compares what
 // they leave: names, content, exit status, and the Files that the API has got.
 //
-//	tools [-only REGEXP] [-modes passthrough,writeback,nobody]
+//	tools [-only REGEXP] [-modes passthrough,writeback,nobody,other]
 //	tools -doc docs/tools.md [-check]
 //
 // The cases are in cases/, with the Debian packages that they need. These packages are
@@ -75,7 +75,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	flags.StringVar(&o.root, "root", ".cache/tools/root", "the `directory` that the tools' packages are installed in")
 	flags.BoolVar(&o.install, "install", true, "install the packages that are missing there")
 	only := flags.String("only", "", "run only the cases whose names match this `regexp`")
-	modes := flags.String("modes", "passthrough,writeback,nobody", "run them in these `mounts`")
+	modes := flags.String("modes", "passthrough,writeback,nobody,other", "run them in these `mounts`")
 	flags.StringVar(&o.doc, "doc", "", "make the table in this `document`, and run nothing")
 	flags.BoolVar(&o.check, "check", false, "with -doc: only compare")
 	flags.StringVar(&o.inspect, "inspect", "", "print what is in this `directory` of a mount, as JSON, and run nothing")

@@ -81,7 +81,7 @@ func (m *matrix) furnish(work string) error {
 		}
 	}
 	for _, user := range []string{"root", "nobody"} {
-		if err := makeFor(user, filepath.Join(work, "gocache", user)); err != nil {
+		if err := makeFor(user, filepath.Join(work, "cache", user)); err != nil {
 			return err
 		}
 	}
@@ -140,7 +140,8 @@ func (m *matrix) runMode(ctx context.Context, mode mode, earlier []string, secti
 					refusing = refusing && !(before.name == name && c.runsAs(before.user))
 				}
 			}
-			m.report(mode, c, m.compare(ctx, mount, c, fmt.Sprintf("%03d", number), refusing))
+			files, wrong := m.compare(ctx, mount, c, fmt.Sprintf("%03d", number), refusing)
+			m.report(mode, c, files, wrong)
 		}
 	}
 	return nil
@@ -156,14 +157,15 @@ func (m *matrix) missing(c *toolCase) string {
 	return ""
 }
 
-func (m *matrix) report(mode mode, c *toolCase, wrong []string) {
-	if len(wrong) == 0 {
+func (m *matrix) report(mode mode, c *toolCase, files int, wrong []string) {
+	verdict := "ok"
+	if len(wrong) > 0 {
+		verdict = "FAIL"
+		m.failed++
+	} else {
 		m.passed++
-		fmt.Fprintf(m.out, "ok      %-11s %s\n", mode.name, c.name)
-		return
 	}
-	m.failed++
-	fmt.Fprintf(m.out, "FAIL    %-11s %s\n", mode.name, c.name)
+	fmt.Fprintf(m.out, "%-7s %-11s %s, Files: %d\n", verdict, mode.name, c.name, files)
 	for _, w := range wrong {
 		fmt.Fprintf(m.out, "        %s\n", strings.ReplaceAll(strings.TrimRight(w, "\n"), "\n", "\n        | "))
 	}
@@ -218,24 +220,25 @@ func (m *matrix) natively(ctx context.Context, user string, c *toolCase) (*resul
 	return r, nil
 }
 
-// compare runs the case in the mount and natively, and returns what differs.
-func (m *matrix) compare(ctx context.Context, t *testMount, c *toolCase, dir string, refusing bool) []string {
+// compare runs the case in the mount and natively. It returns how many Files do has
+// made, and what differs.
+func (m *matrix) compare(ctx context.Context, t *testMount, c *toolCase, dir string, refusing bool) (files int, wrong []string) {
 	native, err := m.natively(ctx, t.user, c)
 	if err != nil {
-		return []string{err.Error()}
+		return 0, []string{err.Error()}
 	}
-	wrong := m.mounted(ctx, t, c, dir, native)
+	files, wrong = m.mounted(ctx, t, c, dir, native)
 	if refusing {
 		wrong = append(wrong, m.refused(ctx, t, c, dir+"r", native)...)
 	}
-	return wrong
+	return files, wrong
 }
 
 // mounted runs the case in the mount, and compares everything.
-func (m *matrix) mounted(ctx context.Context, t *testMount, c *toolCase, dir string, native *result) []string {
+func (m *matrix) mounted(ctx context.Context, t *testMount, c *toolCase, dir string, native *result) (files int, wrong []string) {
 	defer t.remove(ctx, dir)
 	if err := t.mkdir(ctx, dir); err != nil {
-		return []string{err.Error()}
+		return 0, []string{err.Error()}
 	}
 	var before map[string]bool
 	var held []string
@@ -249,19 +252,19 @@ func (m *matrix) mounted(ctx context.Context, t *testMount, c *toolCase, dir str
 		return err
 	})
 	if err != nil {
-		return []string{err.Error()}
+		return 0, []string{err.Error()}
 	}
 	if r.status != native.status {
-		return []string{fmt.Sprintf("its parts end with %v\n%s", r.status, r.printed)}
+		return 0, []string{fmt.Sprintf("its parts end with %v\n%s", r.status, r.printed)}
 	}
 	more, err := t.settled(ctx, dir)
 	if err != nil {
-		return []string{err.Error()}
+		return 0, []string{err.Error()}
 	}
 	held = append(held, more...)
 	mounted, err := t.tree(ctx, m.self, dir)
 	if err != nil {
-		return []string{err.Error()}
+		return 0, []string{err.Error()}
 	}
 	var made []local.FileInfo
 	for _, f := range t.server.Files() {
@@ -269,13 +272,13 @@ func (m *matrix) mounted(ctx context.Context, t *testMount, c *toolCase, dir str
 			made = append(made, f)
 		}
 	}
-	wrong := append(c.sameTree(native.tree, mounted), c.sameFiles(mounted, made, t.file)...)
+	wrong = append(c.sameTree(native.tree, mounted), c.sameFiles(mounted, made, t.file)...)
 	for _, name := range held {
 		if !c.holds && !matches(c.varies, name) {
 			wrong = append(wrong, name+` is still held when it has ended: say "held: yes"`)
 		}
 	}
-	return wrong
+	return len(made), wrong
 }
 
 // refused runs the case while the API refuses everything, and compares the exit status

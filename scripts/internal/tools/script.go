@@ -67,7 +67,7 @@ func (s *script) run(ctx context.Context, text string) (status string, err error
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.Env = append([]string{
 		"PATH=" + toolPath, "HOME=" + s.out, "LC_ALL=C.UTF-8", "TZ=UTC", "TERM=dumb",
-		"IN=/matrix/in", "OUT=" + s.out, "URL=" + s.shop.url, "GOCACHE=/matrix/gocache/" + s.user,
+		"IN=/matrix/in", "OUT=" + s.out, "URL=" + s.shop.url, "GOCACHE=/matrix/cache/" + s.user, "CARGO_TARGET_DIR=/matrix/cache/" + s.user + "/cargo",
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 	}, stepEnviron()...)
 	err = cmd.Run()
