@@ -45,7 +45,7 @@ func Mount(c Config) error {
 		return err
 	}
 	if c.Foreground {
-		return run(c, func([]string) { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
+		return run(c, func([]string) { notifySystemd("READY=1", "STATUS=mounted on "+Printable(c.MountPoint)) })
 	}
 	if c.APIKeyFile == file {
 		return startDaemon("")

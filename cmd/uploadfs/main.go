@@ -19,7 +19,24 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(runAs(os.Args, os.Stdout, os.Stderr))
+}
+
+// runAs runs the command, or the helper of mount(8) that it is called as.
+func runAs(argv []string, stdout, stderr io.Writer) int {
+	helper := helperOf(argv)
+	if helper == nil {
+		return run(argv[1:], stdout, stderr)
+	}
+	args, err := helper(argv[1:])
+	code := mount.ExitCode(err)
+	switch {
+	case err != nil:
+		printError(stderr, err)
+	case args != nil:
+		code = run(args, stdout, stderr)
+	}
+	return helperCode(code)
 }
 
 // run is the whole command and returns its exit code.

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -75,6 +79,7 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.DurationVar(&c.Names.HoldFor, "hold-for", c.Names.HoldFor, "upload a held file so long after its last close")
 	f.StringArrayVar(&c.Names.Exclude, "exclude", nil, "never upload files that match `GLOB`; repeatable")
 	f.BoolVar(&c.Names.NoDefaultExcludes, "no-default-excludes", false, "upload editors' backups and programs' scaffolding too")
+	f.StringVar(&c.BaseURL, "base-url", "", "`URL` of the API, instead of OPENAI_BASE_URL")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401, a pipe only once")
 	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
 	f.Func("log-format", "`FORMAT` of the log: text or json (default text)", func(s string) (err error) {
@@ -90,12 +95,18 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.BoolVarP(&c.Foreground, "foreground", "f", false, "stay, and log to standard error")
 }
 
-// environment fills in what the official SDKs take from the environment.
+// environment fills in what the official SDKs take from the environment, where no
+// flag has said it.
 func environment(c *mount.Config) {
 	c.APIKey = mount.Secret(strings.TrimSpace(os.Getenv("OPENAI_API_KEY")))
-	c.BaseURL = os.Getenv("OPENAI_BASE_URL")
+	if c.BaseURL == "" {
+		c.BaseURL = os.Getenv("OPENAI_BASE_URL")
+	}
 	c.Organization = os.Getenv("OPENAI_ORG_ID")
 	c.Project = os.Getenv("OPENAI_PROJECT_ID")
+	if c.APIKeyFile == "" && !c.Embedded {
+		c.APIKeyFile = credential()
+	}
 	for line := range strings.Lines(os.Getenv("OPENAI_CUSTOM_HEADERS")) {
 		if name, value, ok := strings.Cut(line, ":"); ok {
 			if c.Header == nil {
@@ -104,4 +115,19 @@ func environment(c *mount.Config) {
 			c.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 		}
 	}
+}
+
+// credential is the file in which the service manager gives this service an API key
+// (systemd.exec(5), LoadCredential), or "". The units have an empty line in it where
+// there is no key.
+func credential() string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return ""
+	}
+	name := filepath.Join(dir, "api-key")
+	if key, err := os.ReadFile(name); errors.Is(err, fs.ErrNotExist) || err == nil && len(bytes.TrimSpace(key)) == 0 {
+		return ""
+	}
+	return name
 }
