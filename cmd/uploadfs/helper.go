@@ -121,7 +121,7 @@ func mountHelper(argv []string) ([]string, error) {
 // mountOptions turns the options of mount(8) into flags of `uploadfs mount`. Each
 // flag is an option of the same name.
 func mountOptions(known *pflag.FlagSet, text string, sloppy bool) ([]string, error) {
-	options, err := splitOptions(text)
+	options, err := splitQuoted(text)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func mountOptions(known *pflag.FlagSet, text string, sloppy bool) ([]string, err
 				return nil, &mount.UsageError{Err: fmt.Errorf("unknown mount option %q%s (see uploadfs mount --help)", name, suggestion(name, optionNames(known)))}
 			}
 		case hasValue:
-			args = append(args, "--"+name+"="+value)
+			args = append(args, "--"+name+"="+unquote(value))
 		case flag.NoOptDefVal == "":
 			return nil, &mount.UsageError{Err: fmt.Errorf("mount option %s has no value: write %s=…", name, name)}
 		default:
@@ -162,26 +162,39 @@ func optionNames(known *pflag.FlagSet) []string {
 	return names
 }
 
-// splitOptions splits at commas. A comma between double quotes is part of a value, as
-// in mount(8); quotes around a whole value are not.
-func splitOptions(text string) ([]string, error) {
+// splitQuoted splits at commas. A comma between double quotes is part of a value, as in
+// mount(8).
+func splitQuoted(text string) ([]string, error) {
 	if strings.Count(text, `"`)%2 != 0 {
 		return nil, &mount.UsageError{Err: fmt.Errorf("a double quote is not closed in %q", text)}
 	}
 	quoted := false
-	options := strings.FieldsFunc(text, func(r rune) bool {
+	return strings.FieldsFunc(text, func(r rune) bool {
 		if r == '"' {
 			quoted = !quoted
 		}
 		return r == ',' && !quoted
-	})
-	for i, o := range options {
-		name, value, _ := strings.Cut(o, "=")
-		if inner, ok := strings.CutPrefix(value, `"`); ok && strings.HasSuffix(inner, `"`) {
-			options[i] = name + "=" + strings.TrimSuffix(inner, `"`)
+	}), nil
+}
+
+// joinQuoted is the inverse of [splitQuoted].
+func joinQuoted(values []string) string {
+	var text []string
+	for _, v := range values {
+		if strings.Contains(v, ",") {
+			v = `"` + v + `"`
 		}
+		text = append(text, v)
 	}
-	return options, nil
+	return strings.Join(text, ",")
+}
+
+// unquote removes quotes around a whole value.
+func unquote(value string) string {
+	if inner, ok := strings.CutPrefix(value, `"`); ok && strings.HasSuffix(inner, `"`) {
+		return strings.TrimSuffix(inner, `"`)
+	}
+	return value
 }
 
 // genericOptions are those of mount(8) and fstab(5) that change nothing here: they

@@ -74,9 +74,10 @@ func newRoot() *cobra.Command {
 		Use:   "uploadfs",
 		Short: "a filesystem that uploads what is written into it through the OpenAI Uploads API",
 		// Errors are printed in one place, one line each.
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.ArbitraryArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: configure,
+		Args:              cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage(cmd, fmt.Errorf("unknown command %q", args[0]))
@@ -86,7 +87,8 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(usage)
 	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
-		waitCommand(), retryCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), versionCommand(), syncCommand())
+		waitCommand(), retryCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), versionCommand(), configCommand(), syncCommand(), manCommand())
+	completeAll(root)
 	return root
 }
 

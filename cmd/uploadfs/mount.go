@@ -47,29 +47,29 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.StringVar(&c.StateDir, "state-dir", c.StateDir,
 		"`DIR` with the local copies and the journal (default $XDG_STATE_HOME/uploadfs/NAME, or /var/lib/uploadfs/NAME as root)")
 	f.StringVar(&c.Purpose, "purpose", c.Purpose, "`PURPOSE` of Files, where no attribute says otherwise")
-	f.Func("part-size", "`SIZE` of a part, 8MiB to 64MiB, or auto (default 64MiB)", func(s string) (err error) {
+	parsed(f, "part-size", "64MiB", "`SIZE` of a part, 8MiB to 64MiB, or auto", []string{"auto"}, func(s string) (err error) {
 		c.PartSize, err = mount.ParsePartSize(s)
 		return err
 	})
 	f.IntVar(&c.Parallel, "parallel", c.Parallel, "parts in flight over the whole mount")
-	f.Func("close", "`MODE` of close: wait until the File exists, or background (default wait)", func(s string) error {
+	parsed(f, "close", "wait", "`MODE` of close: wait until the File exists, or background", mount.CloseModes, func(s string) error {
 		mode, err := mount.ParseChoice(s, mount.CloseModes)
 		c.CloseBackground = mode == "background"
 		return err
 	})
 	f.DurationVar(&c.Settle, "settle", c.Settle, "with --close=background: upload a file so long after its last close or change")
-	f.Func("unseen-writers", "`MODE` of close for programs that cannot be observed: background commits after the last close, "+
-		"commit at each (default background)", func(s string) (err error) {
+	parsed(f, "unseen-writers", c.UnseenWriters, "`MODE` of close for programs that cannot be observed: background commits after the last close, "+
+		"commit at each", mount.UnseenModes, func(s string) (err error) {
 		c.UnseenWriters, err = mount.ParseChoice(s, mount.UnseenModes)
 		return err
 	})
 	f.DurationVar(&c.CloseTimeout, "close-timeout", c.CloseTimeout, "how long close waits without one byte being acknowledged")
-	f.Func("checksum", "`KIND` of checksum to send: md5 or none (default md5)", func(s string) error {
+	parsed(f, "checksum", "md5", "`KIND` of checksum to send: md5 or none", mount.Checksums, func(s string) error {
 		kind, err := mount.ParseChoice(s, mount.Checksums)
 		c.Checksum = kind == "md5"
 		return err
 	})
-	f.Func("write-path", "`PATH` of written bytes: auto, passthrough or writeback (default auto)", func(s string) (err error) {
+	parsed(f, "write-path", c.WritePath, "`PATH` of written bytes: auto, passthrough or writeback", mount.WritePaths, func(s string) (err error) {
 		c.WritePath, err = mount.ParseChoice(s, mount.WritePaths)
 		return err
 	})
@@ -82,11 +82,11 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.StringVar(&c.BaseURL, "base-url", "", "`URL` of the API, instead of OPENAI_BASE_URL")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401, a pipe only once")
 	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
-	f.Func("log-format", "`FORMAT` of the log: text or json (default text)", func(s string) (err error) {
+	parsed(f, "log-format", c.LogFormat, "`FORMAT` of the log: text or json", mount.LogFormats, func(s string) (err error) {
 		c.LogFormat, err = mount.ParseChoice(s, mount.LogFormats)
 		return err
 	})
-	f.Func("log-level", "least `LEVEL` to log: debug, info, warn or error (default info)", func(s string) (err error) {
+	parsed(f, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error", mount.LogLevels, func(s string) (err error) {
 		c.LogLevel, err = mount.ParseLogLevel(s)
 		return err
 	})
