@@ -240,10 +240,10 @@ func unmountForUser(args []string) error {
 	return nil
 }
 
-// Fusermount finds the set-uid helper that mounts for users. /bin is where it is
-// when PATH says nothing.
+// Fusermount finds the set-uid helper that mounts for users. /usr/bin and /bin are
+// where it is when PATH says nothing.
 func Fusermount() (string, error) {
-	for _, name := range []string{"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount"} {
+	for _, name := range []string{"fusermount3", "/usr/bin/fusermount3", "/bin/fusermount3", "fusermount", "/usr/bin/fusermount", "/bin/fusermount"} {
 		if p, err := exec.LookPath(name); err == nil {
 			return p, nil
 		}

@@ -16,8 +16,8 @@ import (
 
 // The environment of a daemon names the descriptors that its parent gave it.
 const (
-	readyEnv = "UPLOADFS_READY_FD" // the daemon reports here
-	keyEnv   = "UPLOADFS_KEY_FD"   // the API key is read from here, where the parent had to read it
+	ReadyEnv = "UPLOADFS_READY_FD" // the daemon reports here
+	KeyEnv   = "UPLOADFS_KEY_FD"   // the API key is read from here, where the parent had to read it
 )
 
 // Mount runs a mount. In the foreground it runs in this process, and Mount returns at
@@ -27,8 +27,8 @@ const (
 // fork), in a session of its own. It reports once, and what it reports is what
 // Mount returns.
 func Mount(c Config) error {
-	if parent := inherited(readyEnv); parent != nil {
-		if key := inherited(keyEnv); key != nil {
+	if parent := inherited(ReadyEnv); parent != nil {
+		if key := inherited(KeyEnv); key != nil {
 			text, err := io.ReadAll(key)
 			if err = errors.Join(err, key.Close()); err != nil {
 				return fmt.Errorf("API key: %w", err)
@@ -45,7 +45,7 @@ func Mount(c Config) error {
 		return err
 	}
 	if c.Foreground {
-		return run(c, func([]string) { notifySystemd("READY=1\nSTATUS=mounted on " + Printable(c.MountPoint)) })
+		return run(c, func([]string) { notifySystemd("READY=1", "STATUS=mounted on "+Printable(c.MountPoint)) })
 	}
 	if c.APIKeyFile == file {
 		return startDaemon("")
@@ -109,7 +109,7 @@ func startDaemon(key Secret) error {
 	defer listen.Close()
 	cmd := exec.Command(exe, os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Env = append(os.Environ(), readyEnv+"=3")
+	cmd.Env = append(os.Environ(), ReadyEnv+"=3")
 	cmd.ExtraFiles = []*os.File{report}
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -119,7 +119,7 @@ func startDaemon(key Secret) error {
 			return errors.Join(err, report.Close())
 		}
 		defer keyOut.Close()
-		cmd.Env = append(cmd.Env, keyEnv+"=4")
+		cmd.Env = append(cmd.Env, KeyEnv+"=4")
 		cmd.ExtraFiles = append(cmd.ExtraFiles, keyOut)
 		go func() { // ends with the daemon's read, or with its end
 			_, _ = io.WriteString(keyIn, string(key)) // an error means that the daemon has ended

@@ -71,6 +71,7 @@ var (
 	UnseenModes = []string{string(fusefs.UnseenBackground), string(fusefs.UnseenCommit)}
 	CloseModes  = []string{"wait", "background"}
 	Checksums   = []string{"md5", "none"}
+	LogLevels   = []string{"debug", "info", "warn", "error"}
 )
 
 // MountOptions are the options that -o takes. The kernel would ignore the rest of

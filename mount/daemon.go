@@ -34,8 +34,9 @@ type daemon struct {
 	// unmounting is held while the kernel is asked to give the mount up.
 	unmounting sync.Mutex
 	// drained is closed when outcome is known.
-	drained chan struct{}
-	outcome Outcome
+	drained   chan struct{}
+	outcome   Outcome
+	extending sync.WaitGroup // asks the service manager for time until drained is closed
 }
 
 // run is a mount from its checks to its end. It takes the process over: signals,
@@ -143,12 +144,18 @@ func (d *daemon) await(signals <-chan os.Signal) {
 		d.parts.server.Wait()
 		close(served)
 	}()
-	by := "umount"
+	by, signalled := "umount", false
 	select {
 	case <-served:
 	case <-d.ending: // another mount namespace may still have a copy, which is dead from now on
 	case sig := <-signals:
-		by = sig.String()
+		by, signalled = sig.String(), true
+	}
+	if d.config.Foreground {
+		notifySystemd("STOPPING=1", "STATUS=uploading what is pending")
+		d.extending.Go(func() { extendStop(d.drained) })
+	}
+	if signalled {
 		d.leave()
 	}
 	if d.unmountAsked.Load() {
@@ -156,9 +163,6 @@ func (d *daemon) await(signals <-chan os.Signal) {
 	}
 	d.log.Info("unmounted", "by", by)
 	d.end()
-	if d.config.Foreground {
-		notifySystemd("STOPPING=1")
-	}
 }
 
 // leave has the kernel give the mount up, even if it is in use. A mount that another
@@ -228,6 +232,7 @@ func (d *daemon) drain(signals <-chan os.Signal) {
 		}
 	}
 	close(d.drained)
+	d.extending.Wait()
 }
 
 // errNotReady is the answer to calls that come between the socket and the mount.

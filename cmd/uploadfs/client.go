@@ -36,11 +36,8 @@ func (c *clientFlags) keyFlag(f *pflag.FlagSet) {
 // config combines the flags and the environment. parallel is the number of parts in
 // flight.
 func (c *clientFlags) config(cmd *cobra.Command, parallel int) (openai.Config, error) {
-	var env mount.Config
+	env := mount.Config{BaseURL: c.baseURL, APIKeyFile: c.keyFile}
 	environment(&env)
-	if c.baseURL != "" {
-		env.BaseURL = c.baseURL
-	}
 	o := openai.Config{
 		BaseURL:      env.BaseURL,
 		Organization: env.Organization,
@@ -58,8 +55,8 @@ func (c *clientFlags) config(cmd *cobra.Command, parallel int) (openai.Config, e
 		err = usage(cmd, errors.New("give either --api-key or --api-key-file"))
 	case c.key != "":
 		o.Key = openai.StaticKey(c.key)
-	case c.keyFile != "":
-		o.Key, err = mount.KeyFile(c.keyFile)
+	case env.APIKeyFile != "":
+		o.Key, err = mount.KeyFile(env.APIKeyFile)
 	case env.APIKey != "":
 		o.Key = openai.StaticKey(string(env.APIKey))
 	default:

@@ -113,9 +113,9 @@ echo "$file"`
 }
 
 // nodePackage is a directory in which the official Node package can be imported:
-// $UPLOADFS_NODE_DIR, or one that npm installs it into.
+// $UPLOADFS_TEST_NODE_DIR, or one that npm installs it into.
 func nodePackage() (string, error) {
-	if dir := os.Getenv("UPLOADFS_NODE_DIR"); dir != "" {
+	if dir := os.Getenv("UPLOADFS_TEST_NODE_DIR"); dir != "" {
 		return dir, nil
 	}
 	if _, err := exec.LookPath("node"); err != nil {

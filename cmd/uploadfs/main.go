@@ -19,7 +19,24 @@ import (
 )
 
 func main() {
-	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+	os.Exit(runAs(os.Args, os.Stdout, os.Stderr))
+}
+
+// runAs runs the command, or the helper of mount(8) that it is called as.
+func runAs(argv []string, stdout, stderr io.Writer) int {
+	helper := helperOf(argv)
+	if helper == nil {
+		return run(argv[1:], stdout, stderr)
+	}
+	args, err := helper(argv[1:])
+	code := mount.ExitCode(err)
+	switch {
+	case err != nil:
+		printError(stderr, err)
+	case args != nil:
+		code = run(args, stdout, stderr)
+	}
+	return helperCode(code)
 }
 
 // run is the whole command and returns its exit code.
@@ -57,9 +74,10 @@ func newRoot() *cobra.Command {
 		Use:   "uploadfs",
 		Short: "a filesystem that uploads what is written into it through the OpenAI Uploads API",
 		// Errors are printed in one place, one line each.
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          cobra.ArbitraryArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: configure,
+		Args:              cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usage(cmd, fmt.Errorf("unknown command %q", args[0]))
@@ -69,7 +87,8 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(usage)
 	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
-		waitCommand(), retryCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), versionCommand(), syncCommand())
+		waitCommand(), retryCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), versionCommand(), configCommand(), syncCommand(), manCommand())
+	completeAll(root)
 	return root
 }
 

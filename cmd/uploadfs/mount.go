@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
+	"errors"
+	"io/fs"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,29 +47,29 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.StringVar(&c.StateDir, "state-dir", c.StateDir,
 		"`DIR` with the local copies and the journal (default $XDG_STATE_HOME/uploadfs/NAME, or /var/lib/uploadfs/NAME as root)")
 	f.StringVar(&c.Purpose, "purpose", c.Purpose, "`PURPOSE` of Files, where no attribute says otherwise")
-	f.Func("part-size", "`SIZE` of a part, 8MiB to 64MiB, or auto (default 64MiB)", func(s string) (err error) {
+	parsed(f, "part-size", "64MiB", "`SIZE` of a part, 8MiB to 64MiB, or auto", []string{"auto"}, func(s string) (err error) {
 		c.PartSize, err = mount.ParsePartSize(s)
 		return err
 	})
 	f.IntVar(&c.Parallel, "parallel", c.Parallel, "parts in flight over the whole mount")
-	f.Func("close", "`MODE` of close: wait until the File exists, or background (default wait)", func(s string) error {
+	parsed(f, "close", "wait", "`MODE` of close: wait until the File exists, or background", mount.CloseModes, func(s string) error {
 		mode, err := mount.ParseChoice(s, mount.CloseModes)
 		c.CloseBackground = mode == "background"
 		return err
 	})
 	f.DurationVar(&c.Settle, "settle", c.Settle, "with --close=background: upload a file so long after its last close or change")
-	f.Func("unseen-writers", "`MODE` of close for programs that cannot be observed: background commits after the last close, "+
-		"commit at each (default background)", func(s string) (err error) {
+	parsed(f, "unseen-writers", c.UnseenWriters, "`MODE` of close for programs that cannot be observed: background commits after the last close, "+
+		"commit at each", mount.UnseenModes, func(s string) (err error) {
 		c.UnseenWriters, err = mount.ParseChoice(s, mount.UnseenModes)
 		return err
 	})
 	f.DurationVar(&c.CloseTimeout, "close-timeout", c.CloseTimeout, "how long close waits without one byte being acknowledged")
-	f.Func("checksum", "`KIND` of checksum to send: md5 or none (default md5)", func(s string) error {
+	parsed(f, "checksum", "md5", "`KIND` of checksum to send: md5 or none", mount.Checksums, func(s string) error {
 		kind, err := mount.ParseChoice(s, mount.Checksums)
 		c.Checksum = kind == "md5"
 		return err
 	})
-	f.Func("write-path", "`PATH` of written bytes: auto, passthrough or writeback (default auto)", func(s string) (err error) {
+	parsed(f, "write-path", c.WritePath, "`PATH` of written bytes: auto, passthrough or writeback", mount.WritePaths, func(s string) (err error) {
 		c.WritePath, err = mount.ParseChoice(s, mount.WritePaths)
 		return err
 	})
@@ -75,13 +79,14 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.DurationVar(&c.Names.HoldFor, "hold-for", c.Names.HoldFor, "upload a held file so long after its last close")
 	f.StringArrayVar(&c.Names.Exclude, "exclude", nil, "never upload files that match `GLOB`; repeatable")
 	f.BoolVar(&c.Names.NoDefaultExcludes, "no-default-excludes", false, "upload editors' backups and programs' scaffolding too")
+	f.StringVar(&c.BaseURL, "base-url", "", "`URL` of the API, instead of OPENAI_BASE_URL")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401, a pipe only once")
 	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
-	f.Func("log-format", "`FORMAT` of the log: text or json (default text)", func(s string) (err error) {
+	parsed(f, "log-format", c.LogFormat, "`FORMAT` of the log: text or json", mount.LogFormats, func(s string) (err error) {
 		c.LogFormat, err = mount.ParseChoice(s, mount.LogFormats)
 		return err
 	})
-	f.Func("log-level", "least `LEVEL` to log: debug, info, warn or error (default info)", func(s string) (err error) {
+	parsed(f, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error", mount.LogLevels, func(s string) (err error) {
 		c.LogLevel, err = mount.ParseLogLevel(s)
 		return err
 	})
@@ -90,12 +95,18 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.BoolVarP(&c.Foreground, "foreground", "f", false, "stay, and log to standard error")
 }
 
-// environment fills in what the official SDKs take from the environment.
+// environment fills in what the official SDKs take from the environment, where no
+// flag has said it.
 func environment(c *mount.Config) {
 	c.APIKey = mount.Secret(strings.TrimSpace(os.Getenv("OPENAI_API_KEY")))
-	c.BaseURL = os.Getenv("OPENAI_BASE_URL")
+	if c.BaseURL == "" {
+		c.BaseURL = os.Getenv("OPENAI_BASE_URL")
+	}
 	c.Organization = os.Getenv("OPENAI_ORG_ID")
 	c.Project = os.Getenv("OPENAI_PROJECT_ID")
+	if c.APIKeyFile == "" && !c.Embedded {
+		c.APIKeyFile = credential()
+	}
 	for line := range strings.Lines(os.Getenv("OPENAI_CUSTOM_HEADERS")) {
 		if name, value, ok := strings.Cut(line, ":"); ok {
 			if c.Header == nil {
@@ -104,4 +115,19 @@ func environment(c *mount.Config) {
 			c.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
 		}
 	}
+}
+
+// credential is the file in which the service manager gives this service an API key
+// (systemd.exec(5), LoadCredential), or "". The units have an empty line in it where
+// there is no key.
+func credential() string {
+	dir := os.Getenv("CREDENTIALS_DIRECTORY")
+	if dir == "" {
+		return ""
+	}
+	name := filepath.Join(dir, "api-key")
+	if key, err := os.ReadFile(name); errors.Is(err, fs.ErrNotExist) || err == nil && len(bytes.TrimSpace(key)) == 0 {
+		return ""
+	}
+	return name
 }

@@ -76,12 +76,12 @@ func putFlags(f *pflag.FlagSet, c *putConfig) {
 	f.StringVar(&c.spec.Filename, "filename", "", "the `NAME` of the File, where it is not the file's own")
 	f.StringVar(&c.spec.MimeType, "mime-type", "", "MIME `TYPE` (default: by the name's extension)")
 	f.StringVar(&c.expires, "expires-after", "", "lifetime of the Files, in `SECONDS` or like 48h (default: for ever)")
-	f.Func("part-size", "`SIZE` of a part, 8MiB to 64MiB, or auto (default 64MiB)", func(s string) (err error) {
+	parsed(f, "part-size", "64MiB", "`SIZE` of a part, 8MiB to 64MiB, or auto", []string{"auto"}, func(s string) (err error) {
 		c.partSize, err = mount.ParsePartSize(s)
 		return err
 	})
 	f.IntVar(&c.parallel, "parallel", c.parallel, "parts in flight over all files")
-	f.Func("checksum", "`KIND` of checksum to send: md5 or none (default md5)", func(s string) error {
+	parsed(f, "checksum", "md5", "`KIND` of checksum to send: md5 or none", mount.Checksums, func(s string) error {
 		kind, err := mount.ParseChoice(s, mount.Checksums)
 		c.checksum = kind == "md5"
 		return err

@@ -81,7 +81,7 @@ func serveFlags(f *pflag.FlagSet, c *serveConfig) {
 	f.BoolVar(&c.strictName, "strict-filename", false, "refuse a part whose form field has no filename, as the live service does")
 	f.BoolVar(&c.countAll, "count-unlisted-parts", false, "count parts that complete does not list in the total")
 	f.IntVar(&c.faults.FailEvery, "fail-every", 0, "fail every `N`th request (default: none)")
-	f.Func("fail-mode", "`MODE` of failing: "+strings.Join(failModes, ", ")+" (default 500)", func(s string) error {
+	parsed(f, "fail-mode", failModes[0], "`MODE` of failing: "+strings.Join(failModes, ", "), failModes, func(s string) error {
 		mode, err := mount.ParseChoice(s, failModes)
 		c.faults.Mode = local.FaultMode(mode)
 		return err

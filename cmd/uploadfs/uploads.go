@@ -97,7 +97,7 @@ func (r *rawFlags) add(cmd *cobra.Command) *cobra.Command {
 	f := cmd.Flags()
 	r.client.add(f)
 	r.client.keyFlag(f)
-	f.Func("format", "`FORMAT` of the answer: "+strings.Join(formats, ", ")+" (default json)", func(s string) (err error) {
+	parsed(f, "format", formats[0], "`FORMAT` of the answer: "+strings.Join(formats, ", "), formats, func(s string) (err error) {
 		r.format, err = mount.ParseChoice(s, formats)
 		return err
 	})

@@ -32,7 +32,7 @@ func cannotCutPower() error {
 }
 
 // namespaceEnv names the mount namespace that this program has made for itself.
-const namespaceEnv = "UPLOADFS_SOAK_NAMESPACE"
+const namespaceEnv = "UPLOADFS_TEST_SOAK_NAMESPACE"
 
 func mountNamespace() (string, error) { return os.Readlink("/proc/thread-self/ns/mnt") }
 

@@ -32,7 +32,7 @@ import (
 )
 
 // insideEnv is set for the process that has a mount namespace of its own.
-const insideEnv = "UPLOADFS_TOOLS_INSIDE"
+const insideEnv = "UPLOADFS_TEST_TOOLS_INSIDE"
 
 // options are what the caller asks for.
 type options struct {
