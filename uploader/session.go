@@ -33,6 +33,7 @@ type session struct {
 	rec        journal.Record
 	writers    int       // open handles that may change the file
 	resumed    bool      // an earlier mount left it, and it has had no writer of this one
+	leftFailed bool      // an earlier mount left it failed or interrupted, and nothing has asked for it since
 	unlinked   bool      // it has no name left: nothing of it is sent any more
 	unrecorded bool      // the journal has an older record than rec, as on a full disk
 	put        *api.Spec // what a file without a tree is declared as; else nil
@@ -136,6 +137,7 @@ func (s *session) move(to state.State, cause error) {
 	if cause != nil {
 		s.rec.Kind = api.KindOf(cause)
 	}
+	s.u.troubled.note(s.key, to, s.leftFailed)
 	s.save()
 	s.publish()
 }
@@ -218,6 +220,7 @@ func (s *session) changeRecorded() bool {
 // results. mu is held.
 func (s *session) startRevision() {
 	s.stopDeferring()
+	s.leftFailed = false
 	if !s.commits.running || s.rec.FileID != "" {
 		// While a commit is under way, a change is an edit of its content,
 		// and the parts that do not change still serve.

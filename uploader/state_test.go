@@ -20,7 +20,7 @@ uploading        x        .         x       x        x        x      x        x 
 retrying         x        x         .       x        x        x      x        x       x
 failed           x        x         .       .        x        x      x        .       x
 interrupted      x        x         .       x        .        x      x        .       x
-held             x        x         .       x        .        .      x        .       .
+held             x        x         .       x        x        .      x        .       .
 excluded         x        x         .       x        x        x      .        .       .
 completed        x        .         .       .        .        .      .        .       .
 empty            x        .         .       .        .        .      .        .       .

@@ -32,6 +32,7 @@ type Status struct {
 	Superseded  []string    `json:"superseded,omitempty"` // IDs of Files that held earlier content; they still exist
 	MadeOften   bool        `json:"made_often,omitempty"` // each close made a File, and there were many within a minute
 	Since       time.Time   `json:"since,omitzero"`       // of the state
+	Earlier     bool        `json:"earlier,omitempty"`    // failed or interrupted since before this mount
 
 	parts     []string // IDs by part number, "" where not acknowledged
 	temporary bool     // it gets its final name later
@@ -131,6 +132,7 @@ func (u *Uploader) statusOf(r *journal.Record, x *transfer, next time.Time) *Sta
 		UploadID: r.Upload.ID, ExpiresAt: r.Upload.ExpiresAt,
 		FileID: r.FileID, MD5: r.MD5, Error: r.Err, Superseded: r.Superseded, temporary: r.Temporary,
 		MadeOften: !u.opts.Background && u.madeOften.has(r.Key),
+		Earlier:   r.State.Kept() && u.tree != nil && !u.troubled.has(r.Key),
 	}
 	if r.State == state.Retrying {
 		st.NextAttempt = next

@@ -100,6 +100,7 @@ type Uploader struct {
 	schedule  *scheduler // which call goes next
 	turns     turns
 	madeOften madeOften
+	troubled  troubled
 
 	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
@@ -309,6 +310,7 @@ func (u *Uploader) Retry(path string) error {
 		s.recordClose() // the user speaks for the content as it is now
 	}
 	s.commits.forced = d.to == state.Uploading
+	s.leftFailed = false
 	s.sendAsNamed(d)
 	if d.err != nil {
 		return fmt.Errorf("retry: %w", d.err)
