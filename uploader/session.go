@@ -48,6 +48,7 @@ type session struct {
 	settling   settling    // the pause between a close and its commit
 	xfer       *transfer   // the Upload that the content goes to; nil while there is none
 	job        *job        // the commits' place in the schedule, with a lock of its own
+	flow       flow        // the rate at which it is sent, the same
 
 	deferTimer *time.Timer // sends a held file that is not renamed in time
 }
@@ -163,7 +164,9 @@ func (s *session) recorded(err error) {
 
 // publish makes what is known now the status that is read from now on. mu is held.
 func (s *session) publish() {
-	s.status.Store(s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt))
+	st := s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt)
+	st.live.calls, st.live.flow = &s.job.calls, &s.flow
+	s.status.Store(st)
 }
 
 // change is called before every change of content. The first one since the last

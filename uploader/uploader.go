@@ -98,6 +98,7 @@ type Uploader struct {
 	syncs pendingSyncs
 
 	schedule  *scheduler // which call goes next
+	flow      flow       // the rate at which all files together are sent
 	turns     turns
 	madeOften madeOften
 	troubled  troubled
