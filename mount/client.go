@@ -54,25 +54,52 @@ func (c *Client) Retry(ctx context.Context, path string) error {
 	return c.call(ctx, http.MethodPost, "/retry", url.Values{"path": {path}}, &struct{}{})
 }
 
+// Cancel has the upload of a file ended; path is below the mount.
+func (c *Client) Cancel(ctx context.Context, path string) error {
+	return c.call(ctx, http.MethodPost, "/cancel", url.Values{"path": {path}}, &struct{}{})
+}
+
 // Unmount ends the mount and returns when its daemon is gone. syscall.EBUSY
 // means that something is open on it, and that nothing has changed. When ctx ends
 // first, the daemon goes on to its end by itself.
-func (c *Client) Unmount(ctx context.Context) (Outcome, error) {
-	conn, err := dialDaemon(ctx, c.mount)
+func (c *Client) Unmount(ctx context.Context, o UnmountOptions) (Outcome, error) {
+	daemon, err := c.daemon(ctx)
 	if err != nil {
-		return Outcome{}, dialError(err)
-	}
-	daemon, err := peer(conn)
-	conn.Close()
-	if err != nil {
-		return Outcome{}, fmt.Errorf("find the daemon: %w", err)
+		return Outcome{}, err
 	}
 	defer daemon.close()
 	var out Outcome
-	if err := c.call(ctx, http.MethodPost, "/unmount", nil, &out); err != nil {
+	if err := c.call(ctx, http.MethodPost, "/unmount", o.form(), &out); err != nil {
 		return Outcome{}, err
 	}
 	return out, daemon.wait(ctx)
+}
+
+// daemon finds the process that serves the mount.
+func (c *Client) daemon(ctx context.Context) (process, error) {
+	conn, err := dialDaemon(ctx, c.mount)
+	if err != nil {
+		return process{}, dialError(err)
+	}
+	defer conn.Close()
+	p, err := peer(conn)
+	if err != nil {
+		return process{}, fmt.Errorf("find the daemon: %w", err)
+	}
+	return p, nil
+}
+
+// kill ends the daemon at once, and returns when it is gone.
+func (c *Client) kill(ctx context.Context) error {
+	daemon, err := c.daemon(ctx)
+	if err != nil {
+		return err
+	}
+	defer daemon.close()
+	if err := daemon.kill(); err != nil {
+		return err
+	}
+	return daemon.wait(ctx)
 }
 
 // call makes one request and reads its JSON answer into v.

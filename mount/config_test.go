@@ -57,7 +57,7 @@ func TestCheckFindsMistakes(t *testing.T) {
 func TestExitCode(t *testing.T) {
 	require.Equal(t, ExitDone, ExitCode(nil))
 	require.Equal(t, ExitFailed, ExitCode(errors.New("x")))
-	require.Equal(t, ExitFailed, ExitCode(&LeftError{[]string{"a"}}))
+	require.Equal(t, ExitFailed, ExitCode(&LeftError{Outcome{Left: []string{"a"}}}))
 	require.Equal(t, ExitUsage, ExitCode(fmt.Errorf("mount: %w", usagef("x"))))
 	require.Equal(t, ExitUsage, ExitCode(&reported{"x", ExitUsage}))
 }

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -36,9 +38,30 @@ type Disk struct {
 
 // Outcome is what a mount left behind: paths below the mount, sorted.
 type Outcome struct {
-	Left        []string `json:"left"`        // goes on at the next mount
+	Left    []string `json:"left"` // goes on at the next mount
+	Kept             // became so during the mount
+	Earlier Kept     `json:"earlier"` // were so before the mount, and nothing was done about them
+}
+
+// Kept are files that stay until the user or a program does something about them.
+type Kept struct {
 	Failed      []string `json:"failed"`      // refused by the API
-	Interrupted []string `json:"interrupted"` // their writer did not finish
+	Interrupted []string `json:"interrupted"` // their writer did not finish, or the user has cancelled them
+}
+
+// Err says that work was left, or that files have failed; nil if neither.
+func (o *Outcome) Err() error {
+	if len(o.Left)+len(o.Failed)+len(o.Interrupted) == 0 {
+		return nil
+	}
+	return &LeftError{*o}
+}
+
+// UnmountOptions say how a mount is ended. The zero value is a clean end.
+type UnmountOptions struct {
+	Lazy    bool           // also if something is open on it
+	Force   bool           // the same, wait for no upload, and kill a daemon that does not answer
+	Timeout *time.Duration // how long uploads are waited for; nil is the mount's own --drain-timeout
 }
 
 // Limits of the control socket. Its clients are this user's own commands, but a
@@ -59,7 +82,8 @@ type handlers struct {
 	device  func() string // of the mount; "" before there is one
 	status  func(context.Context) (Report, error)
 	retry   func(path string) error
-	unmount func(context.Context) (Outcome, error)
+	cancel  func(path string) error
+	unmount func(context.Context, UnmountOptions) (Outcome, error)
 }
 
 // control serves the control socket of one state directory.
@@ -128,17 +152,21 @@ func (h handlers) mux() http.Handler {
 		}
 		answer(w, rep, err)
 	})
+	// Forms, not JSON: a path is bytes, and JSON knows only Unicode.
 	mux.HandleFunc("POST /retry", func(w http.ResponseWriter, r *http.Request) {
-		// A form, not JSON: a path is bytes, and JSON knows only Unicode.
-		if err := r.ParseForm(); err != nil {
+		answer(w, struct{}{}, h.retry(r.PostFormValue("path")))
+	})
+	mux.HandleFunc("POST /cancel", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, struct{}{}, h.cancel(r.PostFormValue("path")))
+	})
+	mux.HandleFunc("POST /unmount", func(w http.ResponseWriter, r *http.Request) {
+		o, err := unmountOptions(r)
+		if err != nil {
 			answer(w, nil, err)
 			return
 		}
-		answer(w, struct{}{}, h.retry(r.PostForm.Get("path")))
-	})
-	mux.HandleFunc("POST /unmount", func(w http.ResponseWriter, r *http.Request) {
-		out, err := h.unmount(r.Context())
-		for _, list := range []*[]string{&out.Left, &out.Failed, &out.Interrupted} {
+		out, err := h.unmount(r.Context(), o)
+		for _, list := range []*[]string{&out.Left, &out.Failed, &out.Interrupted, &out.Earlier.Failed, &out.Earlier.Interrupted} {
 			if *list == nil {
 				*list = []string{}
 			}
@@ -161,6 +189,38 @@ func (h handlers) mux() http.Handler {
 		r.Body = http.MaxBytesReader(w, r.Body, controlBody)
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// The fields of a request to unmount.
+const (
+	fieldLazy    = "lazy"
+	fieldTimeout = "timeout"
+)
+
+// form is how a client sends the options. Force is the client's own.
+func (o UnmountOptions) form() url.Values {
+	v := url.Values{fieldLazy: {strconv.FormatBool(o.Lazy)}}
+	if o.Timeout != nil {
+		v.Set(fieldTimeout, o.Timeout.String())
+	}
+	return v
+}
+
+// unmountOptions reads what form has written.
+func unmountOptions(r *http.Request) (o UnmountOptions, err error) {
+	if text := r.PostFormValue(fieldLazy); text != "" {
+		if o.Lazy, err = strconv.ParseBool(text); err != nil {
+			return o, err
+		}
+	}
+	if text := r.PostFormValue(fieldTimeout); text != "" {
+		d, err := time.ParseDuration(text)
+		if err != nil {
+			return o, err
+		}
+		o.Timeout = &d
+	}
+	return o, nil
 }
 
 // failure is the body of every answer that is not 200.

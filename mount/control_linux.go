@@ -101,4 +101,12 @@ func (p process) wait(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
+// kill ends the process; one that has ended already is no error.
+func (p process) kill() error {
+	if err := unix.PidfdSendSignal(p.fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return os.NewSyscallError("pidfd_send_signal", err)
+	}
+	return nil
+}
+
 func (p process) close() { unix.Close(p.fd) }

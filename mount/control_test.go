@@ -46,7 +46,7 @@ func TestControl(t *testing.T) {
 			}
 			return nil
 		},
-		unmount: func(context.Context) (Outcome, error) { return Outcome{}, syscall.EBUSY },
+		unmount: func(context.Context, UnmountOptions) (Outcome, error) { return Outcome{}, syscall.EBUSY },
 	}
 	dir, c := serve(t, h)
 	fi, err := os.Stat(filepath.Join(dir, socketFile))
@@ -64,7 +64,7 @@ func TestControl(t *testing.T) {
 	require.NoError(t, client.Retry(ctx, odd))
 	require.EqualError(t, client.Retry(ctx, "x"), `got "x"`)
 
-	_, err = client.Unmount(ctx)
+	_, err = client.Unmount(ctx, UnmountOptions{})
 	require.ErrorIs(t, err, syscall.EBUSY)
 	require.True(t, reachable(mountOf(dir)))
 

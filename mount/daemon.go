@@ -31,6 +31,11 @@ type daemon struct {
 	ending       chan struct{}
 	endOnce      sync.Once
 	unmountAsked atomic.Bool // a client has asked for the end
+	// drainTimeout is how long uploads are waited for at the end, in nanoseconds.
+	drainTimeout atomic.Int64
+	// cutShort is closed when the draining is to end.
+	cutShort chan struct{}
+	cutOnce  sync.Once
 	// unmounting is held while the kernel is asked to give the mount up.
 	unmounting sync.Mutex
 	// drained is closed when outcome is known.
@@ -71,15 +76,17 @@ func run(c Config, ready func(notes []string)) error {
 		log.Info("took the place of a mount whose daemon was killed", "mount_point", c.MountPoint)
 	}
 	d := &daemon{
-		config:  c,
-		dir:     dir,
-		log:     log,
-		started: time.Now(),
-		disk:    diskMeter{dir: dir.file(treeDir)},
-		mounted: make(chan struct{}),
-		ending:  make(chan struct{}),
-		drained: make(chan struct{}),
+		config:   c,
+		dir:      dir,
+		log:      log,
+		started:  time.Now(),
+		disk:     diskMeter{dir: dir.file(treeDir)},
+		mounted:  make(chan struct{}),
+		ending:   make(chan struct{}),
+		drained:  make(chan struct{}),
+		cutShort: make(chan struct{}),
 	}
+	d.drainTimeout.Store(int64(c.DrainTimeout))
 	err = d.serve(point, ready, signals)
 	var left *LeftError
 	if err != nil && !c.Foreground && !errors.As(err, &left) {
@@ -100,7 +107,7 @@ func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-cha
 	}
 	d.parts = parts
 	// The socket comes before the mount, so that a mount without a listener is a dead one.
-	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, unmount: d.unmount}, d.log)
+	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, cancel: parts.uploader.Cancel, unmount: d.unmount}, d.log)
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}
@@ -127,14 +134,14 @@ func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-cha
 		for _, p := range d.outcome.Left {
 			d.log.Warn("left for the next mount", "path", p)
 		}
-		d.log.Warn("ended with work left", "files", n, "drain_timeout", d.config.DrainTimeout)
-		return &LeftError{d.outcome.Left}
+		d.log.Warn("ended with work left", "files", n, "drain_timeout", time.Duration(d.drainTimeout.Load()))
 	}
 	if endedEarly {
-		return errors.New("a signal ended the mount before it was ready")
+		return errors.Join(d.outcome.Err(), errors.New("a signal ended the mount before it was ready"))
 	}
-	d.log.Info("ended", "failed", len(d.outcome.Failed), "interrupted", len(d.outcome.Interrupted))
-	return nil
+	d.log.Info("ended", "failed", len(d.outcome.Failed), "interrupted", len(d.outcome.Interrupted),
+		"earlier", len(d.outcome.Earlier.Failed)+len(d.outcome.Earlier.Interrupted))
+	return d.outcome.Err()
 }
 
 // await returns when no new work can reach the mount any more.
@@ -207,7 +214,7 @@ func (d *daemon) end() { d.endOnce.Do(func() { close(d.ending) }) }
 // drain waits for pending uploads and notes what is left. A signal cuts it short;
 // the next signal kills the daemon.
 func (d *daemon) drain(signals <-chan os.Signal) {
-	ctx, cancel := context.WithTimeout(context.Background(), d.config.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(d.drainTimeout.Load()))
 	defer cancel()
 	left := make(chan []string, 1)
 	go func() { left <- d.parts.uploader.Drain(ctx) }()
@@ -218,17 +225,25 @@ func (d *daemon) drain(signals <-chan os.Signal) {
 		signal.Reset(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 		cancel()
 		d.outcome.Left = <-left
+	case <-d.cutShort:
+		d.log.Info("draining cut short", "by", "uploadfs unmount")
+		cancel()
+		d.outcome.Left = <-left
 	}
 	snapshot, err := d.parts.uploader.Snapshot()
 	if err != nil {
 		d.log.Error("what failed is not known", "error", err)
 	}
 	for _, f := range snapshot.Files {
+		kept := &d.outcome.Kept
+		if f.Earlier {
+			kept = &d.outcome.Earlier
+		}
 		switch f.State {
 		case state.Failed:
-			d.outcome.Failed = append(d.outcome.Failed, f.Path)
+			kept.Failed = append(kept.Failed, f.Path)
 		case state.Interrupted:
-			d.outcome.Interrupted = append(d.outcome.Interrupted, f.Path)
+			kept.Interrupted = append(kept.Interrupted, f.Path)
 		}
 	}
 	close(d.drained)
@@ -240,13 +255,13 @@ var errNotReady = errors.New("the mount is not ready yet: try again in a moment"
 
 // unmount is the control socket's: it asks the kernel first, so that a busy
 // mount stays as it was, and answers when everything is drained.
-func (d *daemon) unmount(ctx context.Context) (Outcome, error) {
+func (d *daemon) unmount(ctx context.Context, o UnmountOptions) (Outcome, error) {
 	select {
 	case <-d.mounted:
 	default:
 		return Outcome{}, errNotReady
 	}
-	if err := d.giveUp(); err != nil {
+	if err := d.giveUp(o); err != nil {
 		return Outcome{}, err
 	}
 	select {
@@ -258,15 +273,33 @@ func (d *daemon) unmount(ctx context.Context) (Outcome, error) {
 }
 
 // giveUp has the kernel give the mount up, unless it already has.
-func (d *daemon) giveUp() error {
+func (d *daemon) giveUp(o UnmountOptions) error {
 	d.unmounting.Lock()
 	defer d.unmounting.Unlock()
 	select {
 	case <-d.ending:
+		if o.Timeout != nil {
+			time.AfterFunc(*o.Timeout, func() { d.cutOnce.Do(func() { close(d.cutShort) }) })
+		}
 		return nil
 	default:
 	}
 	d.unmountAsked.Store(true)
+	if o.Timeout != nil {
+		before := d.drainTimeout.Swap(int64(*o.Timeout))
+		defer func() {
+			select {
+			case <-d.ending:
+			default:
+				d.drainTimeout.Store(before) // the mount stays as it was
+			}
+		}()
+	}
+	if o.Lazy {
+		d.leave()
+		d.end()
+		return nil
+	}
 	err := fusefs.Unmount(d.parts.server.Mounted(), false)
 	if err != nil && !errors.Is(err, fusefs.ErrNotMounted) {
 		d.unmountAsked.Store(false)

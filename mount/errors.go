@@ -3,6 +3,7 @@ package mount
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Exit codes of the command, an interface like any other.
@@ -32,18 +33,28 @@ type reported struct {
 
 func (e *reported) Error() string { return e.message }
 
-// LeftError says that a mount has ended with work left. Nothing is lost: the
-// files are in the backing tree, and the next mount of the same state directory
-// goes on with them.
-type LeftError struct {
-	Paths []string // below the mount, sorted
-}
+// LeftError says that a mount has ended with work left, or that files have failed or
+// were interrupted. Nothing is lost: the files are in the backing tree, and the next
+// mount of the same state directory has them again.
+type LeftError struct{ Outcome }
 
 func (e *LeftError) Error() string {
-	if len(e.Paths) == 1 {
-		return "1 file is not uploaded yet; mount again to go on with it"
+	var lines []string
+	switch n := len(e.Left); n {
+	case 0:
+	case 1:
+		lines = append(lines, "1 file is not uploaded yet; mount again to go on with it")
+	default:
+		lines = append(lines, fmt.Sprintf("%d files are not uploaded yet; mount again to go on with them", n))
 	}
-	return fmt.Sprintf("%d files are not uploaded yet; mount again to go on with them", len(e.Paths))
+	switch n := len(e.Failed) + len(e.Interrupted); n {
+	case 0:
+	case 1:
+		lines = append(lines, "1 file is kept without a File; mount again, see uploadfs info FILE, then uploadfs retry FILE")
+	default:
+		lines = append(lines, fmt.Sprintf("%d files are kept without a File; mount again, see uploadfs status, then uploadfs retry DIR", n))
+	}
+	return strings.Join(lines, "\n")
 }
 
 // ExitCode is the exit code that err stands for.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"uploadfs/fusefs"
 	"uploadfs/fusefs/procfs"
@@ -80,19 +81,27 @@ func FindFile(p string) (m Entry, below string, err error) {
 // Unmount drains and ends the mount on a directory and waits until its daemon is
 // gone. A mount whose daemon was killed is detached; gone is true then, and what
 // it had pending goes on at the next mount.
-func Unmount(ctx context.Context, mountPoint string) (out Outcome, gone bool, err error) {
+func Unmount(ctx context.Context, mountPoint string, o UnmountOptions) (out Outcome, gone bool, err error) {
 	m, err := Find(mountPoint)
 	if err != nil {
 		return Outcome{}, false, err
 	}
-	out, err = NewClient(m).Unmount(ctx)
+	if o.Force {
+		out, err = forceEnd(ctx, m)
+	} else {
+		out, err = NewClient(m).Unmount(ctx, o)
+	}
 	switch {
 	case errors.Is(err, syscall.EBUSY):
-		return out, false, fmt.Errorf("%s is busy: close the files and leave the directories that are open on it, then try again",
+		return out, false, fmt.Errorf("%s is busy: close the files and leave the directories that are open on it, then try again, or give --lazy",
 			Printable(m.Point))
 	case errors.Is(err, ErrNoDaemon):
 		cleared, err := clearPoint(m.Point)
-		if alive := (*aliveError)(nil); errors.As(err, &alive) {
+		alive := (*aliveError)(nil)
+		switch {
+		case errors.As(err, &alive) && (o.Lazy || o.Force):
+			err = fusefs.Unmount(m, true) // the daemon sees that, and ends by itself
+		case alive != nil:
 			err = fmt.Errorf("the daemon of %s is alive and cannot be reached in its state directory %s, which may have been moved or removed: unmount with fusermount3 -u, as root with umount, and it will end",
 				Printable(m.Point), Printable(m.Source))
 		}
@@ -101,6 +110,28 @@ func Unmount(ctx context.Context, mountPoint string) (out Outcome, gone bool, er
 		return out, false, fmt.Errorf("unmount %s: %w", Printable(m.Point), err)
 	}
 	return out, false, nil
+}
+
+// forceTimeout is how long a daemon may take to answer that it ends.
+const forceTimeout = 5 * time.Second
+
+// errForced is the cause of the end of a call to a daemon that does not answer.
+var errForced = errors.New("no answer")
+
+// forceEnd ends a mount whether it is in use or not, and waits for no upload. A daemon
+// that does not answer is killed, and its mount detached.
+func forceEnd(ctx context.Context, m Entry) (Outcome, error) {
+	asking, cancel := context.WithTimeoutCause(ctx, forceTimeout, errForced)
+	defer cancel()
+	client := NewClient(m)
+	out, err := client.Unmount(asking, UnmountOptions{Lazy: true, Timeout: new(time.Duration)})
+	if !errors.Is(err, errForced) {
+		return out, err
+	}
+	if err := client.kill(ctx); err != nil {
+		return Outcome{}, fmt.Errorf("kill the daemon: %w", err)
+	}
+	return Outcome{}, ErrNoDaemon
 }
 
 // aliveError says that a mount of ours is there, and its daemon too.

@@ -21,6 +21,7 @@ const (
 type process struct{}
 
 func (process) wait(context.Context) error { return errLinux }
+func (process) kill() error                { return errLinux }
 func (process) close()                     {}
 
 func peer(*net.UnixConn) (process, error)                   { return process{}, errLinux }

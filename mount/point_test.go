@@ -71,7 +71,7 @@ func TestClearPointLeavesOtherMountsAlone(t *testing.T) {
 }
 
 func TestUnmountOfNothing(t *testing.T) {
-	_, _, err := Unmount(t.Context(), t.TempDir())
+	_, _, err := Unmount(t.Context(), t.TempDir(), UnmountOptions{})
 	require.ErrorContains(t, err, "is no uploadfs mount")
 	_, _, err = FindFile("/etc/passwd")
 	require.ErrorContains(t, err, "is not on an uploadfs mount")

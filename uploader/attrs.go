@@ -45,7 +45,7 @@ const (
 )
 
 var fileAttrs = []string{"state", "upload_id", "part_ids", "file_id", "progress", "bytes_sent",
-	"md5", "filename", "error", AttrPurpose, AttrMimeType, AttrExpires, AttrSizeHint}
+	"bytes_acknowledged", "rate", "eta", "md5", "filename", "error", AttrPurpose, AttrMimeType, AttrExpires, AttrSizeHint}
 
 // WritableAttr reports whether the attribute (without prefix) may be set, on a
 // directory or on a file.
@@ -173,10 +173,22 @@ func (u *Uploader) Attr(st *Status, rel, name string) (value string, ok bool) {
 	case "file_id":
 		value = st.FileID
 	case "progress":
-		value = st.Progress()
+		value = st.PartsDone()
 	case "bytes_sent":
 		if st.UploadID != "" {
 			value = strconv.FormatInt(st.BytesSent, 10)
+		}
+	case "bytes_acknowledged":
+		if st.Sending() {
+			value = strconv.FormatInt(st.Acknowledged, 10)
+		}
+	case "rate":
+		if st.Sending() {
+			value = strconv.FormatInt(st.Rate, 10)
+		}
+	case "eta":
+		if st.ETA > 0 && st.Sending() {
+			value = strconv.FormatInt(st.ETA, 10)
 		}
 	case "md5":
 		value = st.MD5

@@ -137,7 +137,7 @@ func TestResultsGoWithTheFirstChangedByte(t *testing.T) {
 	_, err := f.Write(0, make([]byte, 1), func() (int64, error) {
 		st := w.status("f")
 		require.Equal(t, state.Writing, st.State)
-		require.Empty(t, st.FileID+st.MD5+st.UploadID+st.Progress())
+		require.Empty(t, st.FileID+st.MD5+st.UploadID+st.PartsDone())
 		require.Empty(t, st.PartIDs)
 		require.Zero(t, st.BytesSent+int64(st.Total))
 		require.Equal(t, []string{first.FileID}, st.Superseded)

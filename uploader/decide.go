@@ -1,6 +1,7 @@
 package uploader
 
 import (
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,8 @@ const (
 	eventDue
 	// eventRetried is the user's wish.
 	eventRetried
+	// eventCancelled is the user's wish that nothing more is sent.
+	eventCancelled
 	// eventMounted is a mount that finds the record of an earlier one.
 	eventMounted
 )
@@ -94,6 +97,7 @@ const (
 	reasonPowerCut  = "the machine was restarted before its content was known to be on the disk"
 	reasonDamaged   = "its local copy is damaged, and its File at the API is whole: the machine was restarted before the copy was known to be on the disk"
 	reasonNoRecord  = "found in the tree without a record of it"
+	reasonCancelled = "its upload was cancelled"
 	reasonDiskFull  = "the disk is full, and only the program has heard of a write that failed"
 )
 
@@ -118,6 +122,8 @@ func decide(f facts) decision {
 		return upload(f)
 	case eventRetried:
 		return decideRetry(f)
+	case eventCancelled:
+		return decideCancel(f)
 	default:
 		return decideMounted(f)
 	}
@@ -160,6 +166,20 @@ func decideRetry(f facts) decision {
 		return decision{} // that is what it is doing
 	}
 	return decision{err: fmt.Errorf("the file is %s: there is nothing to try again", f.state)}
+}
+
+// decideCancel is what the end of an upload by the user means. What Complete was called
+// for may be a File, which its record has to name.
+func decideCancel(f facts) decision {
+	switch {
+	case f.state == state.Writing:
+		return decision{err: errors.New("a program is writing it: end that program, or wait for its close")}
+	case f.state.Committing() && f.completing:
+		return decision{err: errors.New("the API has been asked to make its File, and may have done so: wait for the answer")}
+	case f.state.Committing(), f.state == state.Held:
+		return decision{to: state.Interrupted, reason: reasonCancelled, withdraw: true}
+	}
+	return decision{err: fmt.Errorf("the file is %s: there is no upload to cancel", f.state)}
 }
 
 // decideMounted is what a restart means. What an earlier mount left goes on only with

@@ -3,6 +3,7 @@ package uploader
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -69,6 +70,8 @@ type job struct {
 	alone   bool          // it cannot be sent in time at the rates seen
 	pauses  int           // calls that wait for their next attempt, or for their turn
 	ready   chan struct{} // closed when granted is set
+
+	calls atomic.Int32 // slots that are held: attempts under way
 }
 
 func (q *scheduler) job() *job { return &job{q: q} }

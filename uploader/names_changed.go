@@ -138,6 +138,7 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 		s.answer(^uint64(0), errUnlinked)
 	}
 	u.madeOften.forget(key)
+	u.troubled.forget(key)
 	if err := u.journal.Delete(key); err != nil {
 		u.log.Error("not forgotten", "path", path, "error", err)
 	}

@@ -182,7 +182,7 @@ func (s *session) declaration(path string, size int64) api.Spec {
 }
 
 // Status is how the put stands. It never waits, and may be called concurrently.
-func (p *Put) Status() *Status { return p.s.status.Load() }
+func (p *Put) Status() *Status { return p.s.status.Load().at(time.Now()) }
 
 // Run sends the file and returns what became of it when the File exists. ctx
 // bounds the waiting only: to give the put up, close the Uploader. An error

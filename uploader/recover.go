@@ -421,7 +421,10 @@ func (u *Uploader) keep(r *journal.Record, f found, reason string) error {
 		return err
 	}
 	u.log.Warn("interrupted", "path", r.Path, "why", reason)
-	return u.load(r, func(s *session) { s.keep(reason) })
+	return u.load(r, func(s *session) {
+		s.leftFailed = true
+		s.keep(reason)
+	})
 }
 
 // keep makes the file interrupted, whatever it was. mu is held.
@@ -453,7 +456,7 @@ func (u *Uploader) load(r *journal.Record, then func(*session)) error {
 		return err
 	}
 	s := newSession(u, r.Key)
-	s.rec, s.resumed = *r, true
+	s.rec, s.resumed, s.leftFailed = *r, true, r.State.Kept()
 	s.content.size = r.Size
 	u.mu.Lock()
 	u.sessions[r.Key] = s

@@ -164,12 +164,24 @@ func (t *ticket) giveBack(done bool) {
 	if !t.holds {
 		return
 	}
-	t.holds = false
+	t.hold(false)
 	t.q.lanes[t.kind].taken--
 	if t.kind == large {
 		t.q.line.end(time.Now(), t.began, t.bytes, done)
 	}
 	t.q.dispatch()
+}
+
+// hold says whether the ticket holds a slot. scheduler.mu is held.
+func (t *ticket) hold(holds bool) {
+	t.holds = holds
+	switch {
+	case t.job == nil:
+	case holds:
+		t.job.calls.Add(1)
+	default:
+		t.job.calls.Add(-1)
+	}
 }
 
 // dispatch lets the calls go that can, and the files. mu is held.
@@ -201,7 +213,8 @@ func (q *scheduler) dispatchCalls(now time.Time) (again time.Time) {
 		if k == large {
 			t.began = q.line.begin(now, t.bytes)
 		}
-		t.started, t.holds = now, true
+		t.started = now
+		t.hold(true)
 		close(t.ready)
 	}
 }

@@ -33,6 +33,7 @@ type session struct {
 	rec        journal.Record
 	writers    int       // open handles that may change the file
 	resumed    bool      // an earlier mount left it, and it has had no writer of this one
+	leftFailed bool      // an earlier mount left it failed or interrupted, and nothing has asked for it since
 	unlinked   bool      // it has no name left: nothing of it is sent any more
 	unrecorded bool      // the journal has an older record than rec, as on a full disk
 	put        *api.Spec // what a file without a tree is declared as; else nil
@@ -47,6 +48,7 @@ type session struct {
 	settling   settling    // the pause between a close and its commit
 	xfer       *transfer   // the Upload that the content goes to; nil while there is none
 	job        *job        // the commits' place in the schedule, with a lock of its own
+	flow       flow        // the rate at which it is sent, the same
 
 	deferTimer *time.Timer // sends a held file that is not renamed in time
 }
@@ -136,6 +138,7 @@ func (s *session) move(to state.State, cause error) {
 	if cause != nil {
 		s.rec.Kind = api.KindOf(cause)
 	}
+	s.u.troubled.note(s.key, to, s.leftFailed)
 	s.save()
 	s.publish()
 }
@@ -161,7 +164,9 @@ func (s *session) recorded(err error) {
 
 // publish makes what is known now the status that is read from now on. mu is held.
 func (s *session) publish() {
-	s.status.Store(s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt))
+	st := s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt)
+	st.live.calls, st.live.flow = &s.job.calls, &s.flow
+	s.status.Store(st)
 }
 
 // change is called before every change of content. The first one since the last
@@ -218,6 +223,7 @@ func (s *session) changeRecorded() bool {
 // results. mu is held.
 func (s *session) startRevision() {
 	s.stopDeferring()
+	s.leftFailed = false
 	if !s.commits.running || s.rec.FileID != "" {
 		// While a commit is under way, a change is an edit of its content,
 		// and the parts that do not change still serve.

@@ -20,7 +20,7 @@ uploading        x        .         x       x        x        x      x        x 
 retrying         x        x         .       x        x        x      x        x       x
 failed           x        x         .       .        x        x      x        .       x
 interrupted      x        x         .       x        .        x      x        .       x
-held             x        x         .       x        .        .      x        .       .
+held             x        x         .       x        x        .      x        .       .
 excluded         x        x         .       x        x        x      .        .       .
 completed        x        .         .       .        .        .      .        .       .
 empty            x        .         .       .        .        .      .        .       .
@@ -70,8 +70,8 @@ func TestPendingStates(t *testing.T) {
 
 func TestStatusOfParts(t *testing.T) {
 	st := &Status{parts: []string{"a", "", "c"}}
-	require.Equal(t, "", st.Progress(), "there is no Upload")
+	require.Equal(t, "", st.PartsDone(), "there is no Upload")
 	require.Equal(t, []string{"", "a", "", "c", ""}, []string{st.PartAt(-1), st.PartAt(0), st.PartAt(1), st.PartAt(2), st.PartAt(3)})
 	st.UploadID, st.Acked, st.Total = "upload_1", 2, 3
-	require.Equal(t, "2/3", st.Progress())
+	require.Equal(t, "2/3", st.PartsDone())
 }

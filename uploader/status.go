@@ -33,10 +33,37 @@ type Status struct {
 	SupersededCount int         `json:"superseded_count,omitempty"` // how many there are in all
 	MadeOften       bool        `json:"made_often,omitempty"`       // each close made a File, and there were many within a minute
 	Since           time.Time   `json:"since,omitzero"`             // of the state
+	Earlier         bool        `json:"earlier,omitempty"`          // failed or interrupted since before this mount
+	Calls           int         `json:"calls"`                      // attempts of calls to the API that are under way for it
+	Queued          bool        `json:"queued,omitempty"`           // uploading, and nothing is under way: it waits for its turn
+	Progress
 
 	key       backing.Key
 	parts     []string // IDs by part number, "" where not acknowledged
 	temporary bool     // it gets its final name later
+	live      live
+}
+
+// at is the status with its progress at that time. What is read of a status is read of
+// this.
+func (s *Status) at(now time.Time) *Status {
+	st := *s
+	acked, rate := s.BytesSent+s.live.acknowledged(), int64(0)
+	if s.live.flow != nil {
+		rate, st.Calls = s.live.flow.rate(now), int(s.live.calls.Load())
+	}
+	st.Progress = progressOf(s.Size, acked, rate)
+	st.Queued = s.State == state.Uploading && st.Calls == 0 && (s.UploadID == "" || s.Acked < s.Total)
+	if st.Calls > 0 && !s.NextAttempt.After(now) {
+		st.NextAttempt = time.Time{} // that is the one under way
+	}
+	return &st
+}
+
+// Sending reports whether the file is on its way to the API: committed, or an early
+// Upload is there.
+func (s *Status) Sending() bool {
+	return s.State.Committing() || s.State == state.Writing && s.UploadID != ""
 }
 
 // PartAt is the ID of part n of the file, counted from 0; "" while there is none.
@@ -47,8 +74,8 @@ func (s *Status) PartAt(n int) string {
 	return s.parts[n]
 }
 
-// Progress is acknowledged/total, or "" while there is no Upload.
-func (s *Status) Progress() string {
+// PartsDone is acknowledged/total parts, or "" while there is no Upload.
+func (s *Status) PartsDone() string {
 	if s.UploadID == "" {
 		return ""
 	}
@@ -70,6 +97,14 @@ type Snapshot struct {
 	Files    []*Status           `json:"files"` // all that are neither completed nor empty, by path
 	Parallel int                 `json:"parallel"`
 	InFlight int                 `json:"in_flight"` // large parts under way
+	Queued   int                 `json:"queued"`    // files among those that are uploading, of which nothing is under way
+	Sending  Sending             `json:"sending"`
+}
+
+// Sending is the sum of all files that are uploading or retrying.
+type Sending struct {
+	Bytes int64 `json:"bytes"`
+	Progress
 }
 
 // Status is what is known of the file with this key, whose name is path now. It
@@ -83,7 +118,7 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 			s.observer.poll()
 			s.mu.Unlock()
 		}
-		return s.status.Load()
+		return s.status.Load().at(time.Now())
 	}
 	r, err := u.journal.Get(key)
 	if err != nil {
@@ -93,12 +128,14 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 		r = &journal.Record{Key: key, State: state.Empty}
 	}
 	r.Path = path
-	return u.statusOf(r, nil, time.Time{})
+	return u.statusOf(r, nil, time.Time{}).at(time.Now())
 }
 
 // Snapshot is what is known of the whole tree at about one moment.
 func (u *Uploader) Snapshot() (Snapshot, error) {
 	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: u.schedule.largeParts()}
+	now := time.Now()
+	snap.Sending, snap.Queued = u.sending(now)
 	var err error
 	if snap.Counts, err = u.journal.Counts(); err != nil {
 		return snap, err
@@ -112,16 +149,38 @@ func (u *Uploader) Snapshot() (Snapshot, error) {
 		s := u.sessions[r.Key]
 		u.mu.Unlock()
 		if s != nil {
-			snap.Files = append(snap.Files, s.status.Load())
+			snap.Files = append(snap.Files, s.status.Load().at(now))
 			continue
 		}
 		if err = u.journal.LoadLists(r); err != nil {
 			return snap, err
 		}
-		snap.Files = append(snap.Files, u.statusOf(r, nil, time.Time{}))
+		snap.Files = append(snap.Files, u.statusOf(r, nil, time.Time{}).at(now))
 	}
 	sort.Slice(snap.Files, func(i, j int) bool { return snap.Files[i].Path < snap.Files[j].Path })
 	return snap, nil
+}
+
+// sending is the sum of all files that are on their way, and how many of them wait for
+// their turn.
+func (u *Uploader) sending(now time.Time) (sum Sending, queued int) {
+	var acked int64
+	u.mu.Lock()
+	for _, s := range u.sessions {
+		st := s.status.Load()
+		if !st.State.Committing() {
+			continue
+		}
+		st = st.at(now)
+		sum.Bytes += st.Size
+		acked += st.Acknowledged
+		if st.Queued {
+			queued++
+		}
+	}
+	u.mu.Unlock()
+	sum.Progress = progressOf(sum.Bytes, acked, u.flow.rate(now))
+	return sum, queued
 }
 
 // statusOf is the record as people see it, with the parts of the transfer x where
@@ -134,6 +193,7 @@ func (u *Uploader) statusOf(r *journal.Record, x *transfer, next time.Time) *Sta
 		FileID: r.FileID, MD5: r.MD5, Error: r.Err, key: r.Key, temporary: r.Temporary,
 		Superseded: r.Superseded.Last, SupersededCount: r.Superseded.Count,
 		MadeOften: !u.opts.Background && u.madeOften.has(r.Key),
+		Earlier:   r.State.Kept() && u.tree != nil && !u.troubled.has(r.Key),
 	}
 	if r.State == state.Retrying {
 		st.NextAttempt = next
@@ -153,6 +213,9 @@ func (u *Uploader) statusOf(r *journal.Record, x *transfer, next time.Time) *Sta
 	if x != nil {
 		for _, p := range x.parts {
 			add(p.id, p.n)
+			if p.sending {
+				st.live.parts = append(st.live.parts, p.acked)
+			}
 		}
 	} else {
 		for _, p := range r.Parts {

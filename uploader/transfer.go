@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -57,7 +58,8 @@ type part struct {
 	epoch   uint64 // of the observer: when the reading began, or when it was compared
 	tried   bool   // it went once while the file was being written; the next time is at commit
 	sending bool
-	matched bool // what id stands for was sent by this process, or compared since
+	acked   *atomic.Int64 // while sending: bytes that the peer has acknowledged
+	matched bool          // what id stands for was sent by this process, or compared since
 }
 
 // newTransfer plans an Upload of size bytes in whole chunks. It sends nothing yet.
@@ -246,8 +248,9 @@ func (s *session) feed(x *transfer) {
 			break
 		}
 		p.sending, p.tried = true, true
-		p.gen, p.epoch = s.content.gen, s.observer.epoch()
+		p.gen, p.epoch, p.acked = s.content.gen, s.observer.epoch(), new(atomic.Int64)
 		x.inflight++
+		s.publish()
 		s.measureJob()
 		file := s.file.f
 		s.call(x, func() { s.send(x, p, file, slot) })
@@ -321,8 +324,13 @@ func (s *session) declare(x *transfer) error {
 // send sends one part and records the receipt. It frees the slot.
 func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	sum := &summing{from: file, base: p.off, at: p.off}
-	ctx := api.WithAttempts(s.noted(x.ctx, x), slot)
+	ctx := api.WithProgress(api.WithAttempts(s.noted(x.ctx, x), slot), s.progress(p.acked))
+	began := time.Now()
+	s.flow.begin(began)
+	s.u.flow.begin(began)
 	id, err := s.u.opts.Backend.AddPart(ctx, x.upload.ID, io.NewSectionReader(sum, p.off, p.n))
+	s.flow.end()
+	s.u.flow.end()
 	slot.free()
 
 	s.mu.Lock()
@@ -355,9 +363,23 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	case x.err == nil:
 		x.end(causeOf(x.ctx, err))
 	}
+	if err != nil {
+		s.publish() // what it had sent counts no more
+	}
 	s.measureJob()
 	s.pump()
 	s.cond.Broadcast()
+}
+
+// progress takes in how much of a part the peer has acknowledged.
+func (s *session) progress(acked *atomic.Int64) func(int64) {
+	return func(n int64) {
+		if more := n - acked.Swap(n); more > 0 {
+			now := time.Now()
+			s.flow.add(now, more)
+			s.u.flow.add(now, more)
+		}
+	}
 }
 
 // measureJob tells the schedule how much of the file is to be sent: before its commit

@@ -98,8 +98,10 @@ type Uploader struct {
 	syncs pendingSyncs
 
 	schedule  *scheduler // which call goes next
+	flow      flow       // the rate at which all files together are sent
 	turns     turns
 	madeOften madeOften
+	troubled  troubled
 
 	mu       sync.Mutex // guards what follows, and refs of each session
 	sessions map[backing.Key]*session
@@ -309,6 +311,7 @@ func (u *Uploader) Retry(path string) error {
 		s.recordClose() // the user speaks for the content as it is now
 	}
 	s.commits.forced = d.to == state.Uploading
+	s.leftFailed = false
 	s.sendAsNamed(d)
 	if d.err != nil {
 		return fmt.Errorf("retry: %w", d.err)

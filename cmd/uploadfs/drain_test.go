@@ -197,14 +197,20 @@ func TestUnmountedByOthers(t *testing.T) {
 	})
 }
 
-// A mount that is gone but still drains is found by its own state directory.
-func TestDrainingIsSeen(t *testing.T) {
-	b := newBox(t, users()[len(users())-1])
+// defaultState makes the state directory the mount point's own, by which a mount is
+// found that only drains.
+func (b *box) defaultState() {
 	b.state = filepath.Join(b.dir, ".local", "state", "uploadfs", mount.Escape(b.point))
 	if b.user.uid == 0 {
 		b.state = filepath.Join("/var/lib/uploadfs", mount.Escape(b.point))
 		b.Cleanup(func() { os.RemoveAll(b.state) })
 	}
+}
+
+// A mount that is gone but still drains is found by its own state directory.
+func TestDrainingIsSeen(t *testing.T) {
+	b := newBox(t, users()[len(users())-1])
+	b.defaultState()
 	server := newAPI(t)
 	server.use(b)
 	r := b.uploadfs("mount", "--close", "background", "--drain-timeout", testTimeout.String(), b.point)
@@ -271,5 +277,5 @@ func TestSignalKeepsWhatIsWritten(t *testing.T) {
 	require.Equal(t, state.Interrupted, b.info("a").State)
 	r := b.uploadfs("unmount", b.point)
 	require.Zero(t, r.code)
-	require.Equal(t, "uploadfs: interrupted, kept: a\n", r.stderr)
+	require.Equal(t, "uploadfs: interrupted before this mount, kept: a\n", r.stderr)
 }

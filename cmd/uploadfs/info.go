@@ -80,7 +80,7 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 	line("size", exactly(st.Size))
 	line("file", st.FileID)
 	line("upload", st.UploadID)
-	if p := st.Progress(); p != "" {
+	if p := st.PartsDone(); p != "" {
 		line("progress", fmt.Sprintf("%s parts, %s sent", p, size(st.BytesSent)))
 	}
 	if st.FileID == "" && !st.ExpiresAt.IsZero() {

@@ -58,14 +58,21 @@ func printError(w io.Writer, err error) {
 	}
 	var left *mount.LeftError
 	if errors.As(err, &left) {
-		for _, p := range left.Paths {
-			fmt.Fprintf(w, "uploadfs: not uploaded yet: %s\n", mount.Printable(p))
-		}
+		printPaths(w, "not uploaded yet", left.Left)
+		printPaths(w, "failed, kept", left.Failed)
+		printPaths(w, "interrupted, kept", left.Interrupted)
 	}
 	for line := range strings.Lines(err.Error()) {
 		if line = strings.TrimSpace(line); line != "" {
 			fmt.Fprintf(w, "uploadfs: %s\n", mount.Printable(line))
 		}
+	}
+}
+
+// printPaths prints a line for each path.
+func printPaths(w io.Writer, what string, paths []string) {
+	for _, p := range paths {
+		fmt.Fprintf(w, "uploadfs: %s: %s\n", what, mount.Printable(p))
 	}
 }
 
@@ -87,7 +94,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(usage)
 	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
-		waitCommand(), retryCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), versionCommand(), configCommand(), syncCommand(), manCommand())
+		waitCommand(), retryCommand(), cancelCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), versionCommand(), configCommand(), syncCommand(), manCommand())
 	completeAll(root)
 	return root
 }

@@ -91,7 +91,7 @@ func (b *board) Begin(j *put.Job) {
 	v.speed.update(now, v.from)
 	text := "sending"
 	if st.Acked > 0 {
-		text = fmt.Sprintf("going on with %s parts", st.Progress())
+		text = fmt.Sprintf("going on with %s parts", st.PartsDone())
 	}
 	v.text.Store(&text)
 	name := boardName(j)

@@ -121,7 +121,7 @@ func putFailure(j *put.Job, result *uploader.Status, err error) error {
 	}
 	if st := j.Status(); st != nil && st.Acked > 0 && st.State != state.Failed {
 		err = fmt.Errorf("%w; the API has %s parts, and the same command goes on from there until %s",
-			err, st.Progress(), st.ExpiresAt.Local().Format("15:04"))
+			err, st.PartsDone(), st.ExpiresAt.Local().Format("15:04"))
 	}
 	if j.Name == stdinArg && result == nil {
 		err = fmt.Errorf("%w; what was read is kept: give %s instead of - to go on", err, mount.Printable(j.Path))

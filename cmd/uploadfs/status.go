@@ -190,7 +190,7 @@ func printReport(w io.Writer, r *mount.Report, now time.Time) error {
 		if !f.NextAttempt.IsZero() {
 			reason = strings.TrimPrefix(reason+"; next attempt "+when(f.NextAttempt, now), "; ")
 		}
-		row(t, "  "+string(f.State), f.Progress(), size(f.Size), f.Path, reason)
+		row(t, "  "+string(f.State), f.PartsDone(), size(f.Size), f.Path, reason)
 	}
 	return t.Flush()
 }

@@ -33,7 +33,7 @@ var moves = map[State][]State{
 	Uploading:   {Writing, Retrying, Completed, Failed, Held, Excluded, Empty, Interrupted},
 	Retrying:    {Writing, Uploading, Completed, Failed, Held, Excluded, Empty, Interrupted},
 	Completed:   {Writing},
-	Held:        {Writing, Uploading, Excluded, Failed},
+	Held:        {Writing, Uploading, Excluded, Failed, Interrupted},
 	Excluded:    {Writing, Uploading, Held, Failed, Interrupted},
 	Interrupted: {Writing, Uploading, Held, Excluded, Empty, Failed},
 	Failed:      {Writing, Uploading, Held, Excluded, Empty, Interrupted},
@@ -51,6 +51,10 @@ func (from State) CanBecome(to State) bool {
 
 // Committing reports whether a commit of the content is under way or queued.
 func (s State) Committing() bool { return s == Uploading || s == Retrying }
+
+// Kept reports whether the file stays as it is until the user or a program does
+// something about it.
+func (s State) Kept() bool { return s == Failed || s == Interrupted }
 
 // Pending reports whether work is left that ends by itself: what unmount waits
 // for, and names when it does not end in time.
