@@ -17,6 +17,7 @@ import (
 // assembly is what a mount is made of, in the order in which it is made.
 type assembly struct {
 	embedded *embedded // nil unless the API is served from here
+	keyCheck *keyCheck // nil where the key is not checked
 	tree     *backing.Tree
 	uploader *uploader.Uploader
 	server   *fusefs.Server // nil until mount
@@ -35,18 +36,33 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		InsecureHTTP: c.InsecureHTTP,
 	}
 	a := new(assembly)
+	var client *openai.Backend
 	var err error
 	if !c.Embedded {
 		if api.Key, err = c.key(); err != nil {
 			return nil, err
 		}
 		// The endpoint's mistakes come to light here, before it is written down.
-		if _, err = openai.New(api); err != nil {
+		if client, err = openai.New(api); err != nil {
 			return nil, err
 		}
 	}
-	if err = dir.bind(c.endpoint()); err != nil {
+	bound, err := dir.boundTo(c.endpoint())
+	if err != nil {
 		return nil, err
+	}
+	if !c.Embedded && !c.NoCheck {
+		a.keyCheck = startKeyCheck(client, keyCheckAgain, log)
+	}
+	if !bound {
+		// Later a refused key is no reason not to mount: programs would write into the
+		// bare directory.
+		if err = a.keyCheck.refusal(); err == nil {
+			err = dir.bind(c.endpoint())
+		}
+		if err != nil {
+			return nil, errors.Join(err, a.close())
+		}
 	}
 	if c.Embedded {
 		if a.embedded, err = startEmbedded(dir, log.With("part", "embedded")); err != nil {
@@ -55,10 +71,9 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		api.BaseURL, api.Key = a.embedded.BaseURL, openai.StaticKey(a.embedded.APIKey)
 		api.Organization, api.Project, api.Header = "", "", nil
 		api.Dial = a.embedded.server.Dial
-	}
-	client, err := openai.New(api)
-	if err != nil {
-		return nil, errors.Join(err, a.close())
+		if client, err = openai.New(api); err != nil {
+			return nil, errors.Join(err, a.close())
+		}
 	}
 	if a.tree, err = backing.Open(dir.file(treeDir)); err != nil {
 		return nil, errors.Join(err, a.close())
@@ -104,6 +119,7 @@ func (a *assembly) mount(c *Config, point *os.File, dir *stateDir, log *slog.Log
 // or ends with the process.
 func (a *assembly) close() error {
 	var errs []error
+	a.keyCheck.close()
 	if a.uploader != nil {
 		errs = append(errs, a.uploader.Close())
 	}

@@ -28,6 +28,7 @@ type Config struct {
 	Project      string      // sent as OpenAI-Project
 	Header       http.Header // further headers of every call, as OPENAI_CUSTOM_HEADERS gives them
 	InsecureHTTP bool        // send the key over plain http to other hosts than loopback
+	NoCheck      bool        // do not try the key before the mount is ready
 
 	Purpose  string              // of Files whose directory and file say nothing else
 	PartSize int64               // bytes, 0 lets the uploader choose

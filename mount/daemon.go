@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -114,7 +115,7 @@ func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-cha
 		"endpoint", d.config.endpoint().String(), "write_path", parts.server.WritePath(), "pid", os.Getpid())
 	endedEarly := len(signals) > 0
 	if !endedEarly {
-		ready(parts.server.Notes())
+		ready(d.notes())
 	}
 	d.await(signals)
 	d.drain(signals)
@@ -271,6 +272,11 @@ func (d *daemon) giveUp() error {
 	return nil
 }
 
+// notes are what users of the mount should know now, one sentence each.
+func (d *daemon) notes() []string {
+	return slices.Concat(d.parts.server.Notes(), d.parts.keyCheck.notes())
+}
+
 // report is the control socket's view of the mount.
 func (d *daemon) report(ctx context.Context) (Report, error) {
 	select {
@@ -294,7 +300,7 @@ func (d *daemon) report(ctx context.Context) (Report, error) {
 		PID:        os.Getpid(),
 		Started:    d.started,
 		Disk:       disk,
-		Notes:      d.parts.server.Notes(),
+		Notes:      d.notes(),
 		Snapshot:   snapshot,
 	}
 	select {

@@ -76,6 +76,7 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.StringArrayVar(&c.Names.Exclude, "exclude", nil, "never upload files that match `GLOB`; repeatable")
 	f.BoolVar(&c.Names.NoDefaultExcludes, "no-default-excludes", false, "upload editors' backups and programs' scaffolding too")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401, a pipe only once")
+	f.BoolVar(&c.NoCheck, "no-check", false, "do not try the API key before the mount is ready")
 	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
 	f.Func("log-format", "`FORMAT` of the log: text or json (default text)", func(s string) (err error) {
 		c.LogFormat, err = mount.ParseChoice(s, mount.LogFormats)
