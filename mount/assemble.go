@@ -8,6 +8,7 @@ import (
 
 	"uploadfs/fusefs"
 	"uploadfs/fusefs/procfs"
+	"uploadfs/mount/metrics"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api/openai"
 	"uploadfs/uploader/api/retry"
@@ -16,6 +17,7 @@ import (
 
 // assembly is what a mount is made of, in the order in which it is made.
 type assembly struct {
+	metrics  *metrics.Metrics
 	embedded *embedded // nil unless the API is served from here
 	keyCheck *keyCheck // nil where the key is not checked
 	tree     *backing.Tree
@@ -25,8 +27,9 @@ type assembly struct {
 
 // assemble puts everything below the kernel together: the API, the decorator that
 // retries, the backing tree, the uploader. The state directory is bound to the
-// endpoint only when the endpoint is known to be one.
-func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
+// endpoint only when the endpoint is known to be one. ended is told of files as
+// [uploader.Options] says.
+func assemble(c *Config, dir *stateDir, ended func(*uploader.Status), log *slog.Logger) (*assembly, error) {
 	api := openai.Config{
 		BaseURL:      c.BaseURL,
 		Organization: c.Organization,
@@ -35,7 +38,7 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		Slots:        c.Parallel,
 		InsecureHTTP: c.InsecureHTTP,
 	}
-	a := new(assembly)
+	a := &assembly{metrics: metrics.New()}
 	var client *openai.Backend
 	var err error
 	if !c.Embedded {
@@ -79,7 +82,7 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		return nil, errors.Join(err, a.close())
 	}
 	a.uploader, err = uploader.Open(uploader.Options{
-		Backend:      retry.New(client, retry.Options{}),
+		Backend:      a.metrics.Calls(retry.New(a.metrics.Attempts(client), retry.Options{})),
 		Tree:         a.tree,
 		StateDir:     dir.path,
 		PartSize:     c.PartSize,
@@ -93,6 +96,7 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		SyncOnClose:  true,
 		BootID:       procfs.BootID(),
 		Logger:       log,
+		Ended:        ended,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.close())
@@ -110,6 +114,7 @@ func (a *assembly) mount(c *Config, point *os.File, dir *stateDir, log *slog.Log
 		CloseBackground: c.CloseBackground,
 		UnseenWriters:   fusefs.UnseenWriters(c.UnseenWriters),
 		WritePath:       fusefs.WritePath(c.WritePath),
+		Waited:          a.metrics.Closed,
 	}, fusefs.MountOptions{Dir: point, Source: dir.path, Options: c.Options})
 	a.server = server
 	return err

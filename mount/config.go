@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"uploadfs/fusefs"
+	"uploadfs/mount/web"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	CloseTimeout    time.Duration // how long close waits without one acknowledged byte; 0 is for ever
 	DrainTimeout    time.Duration // how long the end of the mount waits for uploads
 	WritePath       string        // one of [WritePaths]
+
+	HTTP string // where the page and the metrics are served, as web.ParseListen gives it; "" for nowhere
 
 	Options []string // of the mount, as after -o: see [MountOptions]
 
@@ -107,6 +110,15 @@ func ParseChoice(s string, choices []string) (string, error) {
 		return "", usagef("use %s", strings.Join(choices, " or "))
 	}
 	return s, nil
+}
+
+// ParseListen reads the address of --http: HOST:PORT, or PORT for 127.0.0.1.
+func ParseListen(s string) (string, error) {
+	addr, err := web.ParseListen(s)
+	if err != nil {
+		return "", &UsageError{err}
+	}
+	return addr, nil
 }
 
 // ParseLogLevel reads debug, info, warn or error.

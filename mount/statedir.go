@@ -19,6 +19,7 @@ const (
 	embeddedFile = "embedded.json"
 	socketFile   = "control.sock"
 	logFile      = "uploadfs.log"
+	tokenFile    = "http-token"
 )
 
 // DefaultStateDir is where the state of a mount lives unless told otherwise: the

@@ -86,6 +86,10 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 		c.LogLevel, err = mount.ParseLogLevel(s)
 		return err
 	})
+	f.Func("http", "`ADDR` to serve a page and metrics on: HOST:PORT, or PORT for 127.0.0.1", func(s string) (err error) {
+		c.HTTP, err = mount.ParseListen(s)
+		return err
+	})
 	f.StringSliceVarP(&c.Options, "options", "o", nil,
 		"mount options: `OPT[,OPT...]` of "+strings.Join(mount.MountOptions, ", "))
 	f.BoolVarP(&c.Foreground, "foreground", "f", false, "stay, and log to standard error")
