@@ -30,14 +30,7 @@ type assembly struct {
 // endpoint only when the endpoint is known to be one. ended is told of files as
 // [uploader.Options] says.
 func assemble(c *Config, dir *stateDir, ended func(*uploader.Status), log *slog.Logger) (*assembly, error) {
-	api := openai.Config{
-		BaseURL:      c.BaseURL,
-		Organization: c.Organization,
-		Project:      c.Project,
-		Header:       c.Header,
-		Slots:        c.Parallel,
-		InsecureHTTP: c.InsecureHTTP,
-	}
+	api := c.apiConfig()
 	a := &assembly{metrics: metrics.New()}
 	var client *openai.Backend
 	var err error
@@ -102,6 +95,18 @@ func assemble(c *Config, dir *stateDir, ended func(*uploader.Status), log *slog.
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// apiConfig is what the configuration says of the API, but for the key.
+func (c *Config) apiConfig() openai.Config {
+	return openai.Config{
+		BaseURL:      c.BaseURL,
+		Organization: c.Organization,
+		Project:      c.Project,
+		Header:       c.Header,
+		Slots:        c.Parallel,
+		InsecureHTTP: c.InsecureHTTP,
+	}
 }
 
 // mount asks the kernel for the mount. The state directory is its source, so that
