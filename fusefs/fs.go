@@ -40,6 +40,7 @@ package fusefs
 import (
 	"log/slog"
 	"os"
+	"time"
 
 	"uploadfs/uploader"
 	"uploadfs/uploader/backing"
@@ -85,6 +86,10 @@ type Options struct {
 	// UnseenWriters is what a close means by a program that cannot be observed; "" is
 	// UnseenBackground.
 	UnseenWriters UnseenWriters
+
+	// Waited is told how long each close has waited for its commit, unless nil. It may
+	// be called concurrently.
+	Waited func(time.Duration)
 
 	// WritePath is the path to use; "" is Auto.
 	WritePath WritePath

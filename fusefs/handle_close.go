@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"syscall"
+	"time"
 
 	"uploadfs/uploader/api"
 )
@@ -86,7 +87,11 @@ func (h *handle) commit(ctx context.Context, tid uint32) error {
 	}
 	wait, cancel := h.node.root.callers.waitContext(ctx, tid)
 	defer cancel()
+	began := time.Now()
 	err := h.writer.Commit(wait)
+	if waited := h.node.root.Waited; waited != nil {
+		waited(time.Since(began))
+	}
 	if cause := context.Cause(wait); cause != nil && errors.Is(err, cause) {
 		return syscall.EINTR
 	}

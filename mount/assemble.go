@@ -8,6 +8,7 @@ import (
 
 	"uploadfs/fusefs"
 	"uploadfs/fusefs/procfs"
+	"uploadfs/mount/metrics"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api/openai"
 	"uploadfs/uploader/api/retry"
@@ -16,7 +17,9 @@ import (
 
 // assembly is what a mount is made of, in the order in which it is made.
 type assembly struct {
+	metrics  *metrics.Metrics
 	embedded *embedded // nil unless the API is served from here
+	keyCheck *keyCheck // nil where the key is not checked
 	tree     *backing.Tree
 	uploader *uploader.Uploader
 	server   *fusefs.Server // nil until mount
@@ -24,29 +27,38 @@ type assembly struct {
 
 // assemble puts everything below the kernel together: the API, the decorator that
 // retries, the backing tree, the uploader. The state directory is bound to the
-// endpoint only when the endpoint is known to be one.
-func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
-	api := openai.Config{
-		BaseURL:      c.BaseURL,
-		Organization: c.Organization,
-		Project:      c.Project,
-		Header:       c.Header,
-		Slots:        c.Parallel,
-		InsecureHTTP: c.InsecureHTTP,
-	}
-	a := new(assembly)
+// endpoint only when the endpoint is known to be one. ended is told of files as
+// [uploader.Options] says.
+func assemble(c *Config, dir *stateDir, ended func(*uploader.Status), log *slog.Logger) (*assembly, error) {
+	api := c.apiConfig()
+	a := &assembly{metrics: metrics.New()}
+	var client *openai.Backend
 	var err error
 	if !c.Embedded {
 		if api.Key, err = c.key(); err != nil {
 			return nil, err
 		}
 		// The endpoint's mistakes come to light here, before it is written down.
-		if _, err = openai.New(api); err != nil {
+		if client, err = openai.New(api); err != nil {
 			return nil, err
 		}
 	}
-	if err = dir.bind(c.endpoint()); err != nil {
+	bound, err := dir.boundTo(c.endpoint())
+	if err != nil {
 		return nil, err
+	}
+	if !c.Embedded && !c.NoCheck {
+		a.keyCheck = startKeyCheck(client, keyCheckAgain, log)
+	}
+	if !bound {
+		// Later a refused key is no reason not to mount: programs would write into the
+		// bare directory.
+		if err = a.keyCheck.refusal(); err == nil {
+			err = dir.bind(c.endpoint())
+		}
+		if err != nil {
+			return nil, errors.Join(err, a.close())
+		}
 	}
 	if c.Embedded {
 		if a.embedded, err = startEmbedded(dir, log.With("part", "embedded")); err != nil {
@@ -55,16 +67,15 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		api.BaseURL, api.Key = a.embedded.BaseURL, openai.StaticKey(a.embedded.APIKey)
 		api.Organization, api.Project, api.Header = "", "", nil
 		api.Dial = a.embedded.server.Dial
-	}
-	client, err := openai.New(api)
-	if err != nil {
-		return nil, errors.Join(err, a.close())
+		if client, err = openai.New(api); err != nil {
+			return nil, errors.Join(err, a.close())
+		}
 	}
 	if a.tree, err = backing.Open(dir.file(treeDir)); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	a.uploader, err = uploader.Open(uploader.Options{
-		Backend:      retry.New(client, retry.Options{}),
+		Backend:      a.metrics.Calls(retry.New(a.metrics.Attempts(client), retry.Options{})),
 		Tree:         a.tree,
 		StateDir:     dir.path,
 		PartSize:     c.PartSize,
@@ -78,11 +89,24 @@ func assemble(c *Config, dir *stateDir, log *slog.Logger) (*assembly, error) {
 		SyncOnClose:  true,
 		BootID:       procfs.BootID(),
 		Logger:       log,
+		Ended:        ended,
 	})
 	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// apiConfig is what the configuration says of the API, but for the key.
+func (c *Config) apiConfig() openai.Config {
+	return openai.Config{
+		BaseURL:      c.BaseURL,
+		Organization: c.Organization,
+		Project:      c.Project,
+		Header:       c.Header,
+		Slots:        c.Parallel,
+		InsecureHTTP: c.InsecureHTTP,
+	}
 }
 
 // mount asks the kernel for the mount. The state directory is its source, so that
@@ -95,6 +119,7 @@ func (a *assembly) mount(c *Config, point *os.File, dir *stateDir, log *slog.Log
 		CloseBackground: c.CloseBackground,
 		UnseenWriters:   fusefs.UnseenWriters(c.UnseenWriters),
 		WritePath:       fusefs.WritePath(c.WritePath),
+		Waited:          a.metrics.Closed,
 	}, fusefs.MountOptions{Dir: point, Source: dir.path, Options: c.Options})
 	a.server = server
 	return err
@@ -104,6 +129,7 @@ func (a *assembly) mount(c *Config, point *os.File, dir *stateDir, log *slog.Log
 // or ends with the process.
 func (a *assembly) close() error {
 	var errs []error
+	a.keyCheck.close()
 	if a.uploader != nil {
 		errs = append(errs, a.uploader.Close())
 	}

@@ -45,7 +45,10 @@ func Mount(c Config) error {
 		return err
 	}
 	if c.Foreground {
-		return run(c, func([]string) { notifySystemd("READY=1", "STATUS=mounted on "+Printable(c.MountPoint)) })
+		return run(c, func(m readyMount) {
+			m.print(false) // the notes are in the log
+			notifySystemd("READY=1", "STATUS=mounted on "+Printable(c.MountPoint))
+		})
 	}
 	if c.APIKeyFile == file {
 		return startDaemon("")
@@ -67,9 +70,26 @@ func inherited(env string) *os.File {
 
 // message is what a daemon sends to its parent, once.
 type message struct {
-	Error string   `json:"error"` // "" when the mount is ready
-	Code  int      `json:"code"`
-	Notes []string `json:"notes"` // what users of the mount should know, one sentence each
+	Error string `json:"error"` // "" when the mount is ready
+	Code  int    `json:"code"`
+	readyMount
+}
+
+// readyMount is what is said of a mount when it is ready.
+type readyMount struct {
+	Notes []string `json:"notes"`          // what users of the mount should know, one sentence each
+	Page  string   `json:"page,omitempty"` // URL of the page of --http
+}
+
+func (m readyMount) print(notes bool) {
+	if notes {
+		for _, note := range m.Notes {
+			fmt.Fprintln(os.Stderr, "note:", note)
+		}
+	}
+	if m.Page != "" {
+		fmt.Println("page:", m.Page)
+	}
 }
 
 // runBackground is the daemon's side. Standard error is the parent's until there
@@ -88,7 +108,7 @@ func runBackground(c Config, parent *os.File) error {
 		}
 		parent.Close()
 	}
-	err := run(c, func(notes []string) { send(message{Notes: notes}) })
+	err := run(c, func(m readyMount) { send(message{readyMount: m}) })
 	if err != nil {
 		send(message{Error: err.Error(), Code: ExitCode(err)})
 	}
@@ -155,9 +175,7 @@ func startDaemon(key Secret) error {
 	err = json.NewDecoder(listen).Decode(&m)
 	switch {
 	case err == nil && m.Error == "":
-		for _, note := range m.Notes {
-			fmt.Fprintln(os.Stderr, "note:", note)
-		}
+		m.print(true)
 		return cmd.Process.Release()
 	case err == nil:
 		err = &reported{m.Error, m.Code}

@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 
 	"uploadfs/fusefs"
+	"uploadfs/mount/web"
 	"uploadfs/uploader"
 	"uploadfs/uploader/api"
 )
@@ -28,6 +29,7 @@ type Config struct {
 	Project      string      // sent as OpenAI-Project
 	Header       http.Header // further headers of every call, as OPENAI_CUSTOM_HEADERS gives them
 	InsecureHTTP bool        // send the key over plain http to other hosts than loopback
+	NoCheck      bool        // do not try the key before the mount is ready
 
 	Purpose  string              // of Files whose directory and file say nothing else
 	PartSize int64               // bytes, 0 lets the uploader choose
@@ -41,6 +43,8 @@ type Config struct {
 	CloseTimeout    time.Duration // how long close waits without one acknowledged byte; 0 is for ever
 	DrainTimeout    time.Duration // how long the end of the mount waits for uploads
 	WritePath       string        // one of [WritePaths]
+
+	HTTP string // where the page and the metrics are served, as web.ParseListen gives it; "" for nowhere
 
 	Options []string // of the mount, as after -o: see [MountOptions]
 
@@ -107,6 +111,15 @@ func ParseChoice(s string, choices []string) (string, error) {
 		return "", usagef("use %s", strings.Join(choices, " or "))
 	}
 	return s, nil
+}
+
+// ParseListen reads the address of --http: HOST:PORT, or PORT for 127.0.0.1.
+func ParseListen(s string) (string, error) {
+	addr, err := web.ParseListen(s)
+	if err != nil {
+		return "", &UsageError{err}
+	}
+	return addr, nil
 }
 
 // ParseLogLevel reads debug, info, warn or error.

@@ -27,7 +27,16 @@ type Report struct {
 	Ending     bool      `json:"ending"` // unmounted; what is pending is being drained
 	Disk       Disk      `json:"disk"`
 	Notes      []string  `json:"notes,omitempty"` // what users of the mount should know, one sentence each
+	Page       string    `json:"page,omitempty"`  // URL of the page of --http, with its token
 	uploader.Snapshot
+}
+
+// listed is the report as JSON has it: with a list of files, whatever its length.
+func (r Report) listed() Report {
+	if r.Files == nil {
+		r.Files = []*uploader.Status{}
+	}
+	return r
 }
 
 // Disk is the backing tree's share of its filesystem, in bytes.
@@ -147,10 +156,7 @@ func (h handlers) mux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
 		rep, err := h.status(r.Context())
-		if rep.Files == nil {
-			rep.Files = []*uploader.Status{} // a list, whatever its length
-		}
-		answer(w, rep, err)
+		answer(w, rep.listed(), err)
 	})
 	// Forms, not JSON: a path is bytes, and JSON knows only Unicode.
 	mux.HandleFunc("POST /retry", func(w http.ResponseWriter, r *http.Request) {

@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"uploadfs/fusefs"
+	"uploadfs/mount/web"
 	"uploadfs/uploader/state"
 )
 
@@ -22,8 +24,11 @@ type daemon struct {
 	dir     *stateDir
 	log     *slog.Logger
 	parts   *assembly
+	web     *web.Server // nil without --http
 	started time.Time
 	disk    diskMeter
+
+	completed completedFiles
 
 	// mounted is closed when parts.server is there.
 	mounted chan struct{}
@@ -46,9 +51,9 @@ type daemon struct {
 
 // run is a mount from its checks to its end. It takes the process over: signals,
 // umask, working directory and the default logger are the mount's. ready is
-// called once, when the mount can be used, with what its users should know. The error is nil if everything was
+// called once, when the mount can be used. The error is nil if everything was
 // uploaded, a *[LeftError] if not, and any other if the mount never became ready.
-func run(c Config, ready func(notes []string)) error {
+func run(c Config, ready func(readyMount)) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -96,12 +101,12 @@ func run(c Config, ready func(notes []string)) error {
 }
 
 // serve mounts, waits for an end, and ends.
-func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-chan os.Signal) error {
+func (d *daemon) serve(point *os.File, ready func(readyMount), signals <-chan os.Signal) error {
 	// Relative paths are resolved; the daemon must not keep a filesystem busy.
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	parts, err := assemble(&d.config, d.dir, d.log)
+	parts, err := assemble(&d.config, d.dir, d.completed.add, d.log)
 	if err != nil {
 		return err
 	}
@@ -111,22 +116,25 @@ func (d *daemon) serve(point *os.File, ready func(notes []string), signals <-cha
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}
+	if err := d.serveHTTP(); err != nil {
+		return errors.Join(err, control.close(), parts.close())
+	}
 	// The caller's umask is applied to what it asks for, and no other.
 	syscall.Umask(0)
 	err = parts.mount(&d.config, point, d.dir, d.log)
 	if err = errors.Join(err, point.Close()); err != nil {
-		return errors.Join(err, control.close(), parts.close())
+		return errors.Join(err, control.close(), d.closeHTTP(), parts.close())
 	}
 	close(d.mounted)
 	d.log.Info("mounted", "mount_point", d.config.MountPoint, "state_dir", d.dir.path,
 		"endpoint", d.config.endpoint().String(), "write_path", parts.server.WritePath(), "pid", os.Getpid())
 	endedEarly := len(signals) > 0
 	if !endedEarly {
-		ready(parts.server.Notes())
+		ready(readyMount{Notes: d.notes(), Page: d.page()})
 	}
 	d.await(signals)
 	d.drain(signals)
-	err = errors.Join(control.close(), parts.close())
+	err = errors.Join(control.close(), d.closeHTTP(), parts.close())
 	if err != nil {
 		d.log.Warn("not everything ended cleanly", "error", err)
 	}
@@ -309,6 +317,11 @@ func (d *daemon) giveUp(o UnmountOptions) error {
 	return nil
 }
 
+// notes are what users of the mount should know now, one sentence each.
+func (d *daemon) notes() []string {
+	return slices.Concat(d.parts.server.Notes(), d.parts.keyCheck.notes())
+}
+
 // report is the control socket's view of the mount.
 func (d *daemon) report(ctx context.Context) (Report, error) {
 	select {
@@ -332,7 +345,8 @@ func (d *daemon) report(ctx context.Context) (Report, error) {
 		PID:        os.Getpid(),
 		Started:    d.started,
 		Disk:       disk,
-		Notes:      d.parts.server.Notes(),
+		Notes:      d.notes(),
+		Page:       d.page(),
 		Snapshot:   snapshot,
 	}
 	select {

@@ -11,6 +11,7 @@
 //	tree/          the backing tree
 //	api/           the embedded API server's data
 //	embedded.json  base URL and key of the running embedded server
+//	http-token     the token of the page of --http
 //	control.sock   HTTP for status, retry and unmount
 //	uploadfs.log   the daemon's log when it runs in the background
 //

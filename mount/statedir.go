@@ -19,6 +19,7 @@ const (
 	embeddedFile = "embedded.json"
 	socketFile   = "control.sock"
 	logFile      = "uploadfs.log"
+	tokenFile    = "http-token"
 )
 
 // DefaultStateDir is where the state of a mount lives unless told otherwise: the
@@ -107,22 +108,26 @@ func checkStateDir(path string) error {
 	return nil
 }
 
-// bind ties the directory to an endpoint at its first use and refuses another
-// one ever after: the IDs in its journal mean nothing elsewhere.
-func (d *stateDir) bind(e Endpoint) error {
-	name := filepath.Join(d.path, endpointFile)
-	old, err := os.ReadFile(name)
+// boundTo reports whether the directory is bound to the endpoint already. One that is
+// bound to another endpoint is refused: the IDs in its journal mean nothing elsewhere.
+func (d *stateDir) boundTo(e Endpoint) (bool, error) {
+	old, err := os.ReadFile(d.file(endpointFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return writeFile(name, []byte(e.String()+"\n"), 0o600)
+		return false, nil
 	case err != nil:
-		return fmt.Errorf("state directory: %w", err)
+		return false, fmt.Errorf("state directory: %w", err)
 	}
 	if bound := strings.TrimSuffix(string(old), "\n"); bound != e.String() {
-		return fmt.Errorf("state directory %s is bound to %s and cannot be used with %s: give another one with --state-dir",
+		return false, fmt.Errorf("state directory %s is bound to %s and cannot be used with %s: give another one with --state-dir",
 			d.path, Printable(bound), e)
 	}
-	return nil
+	return true, nil
+}
+
+// bind ties the directory to an endpoint, at its first use.
+func (d *stateDir) bind(e Endpoint) error {
+	return writeFile(d.file(endpointFile), []byte(e.String()+"\n"), 0o600)
 }
 
 func (d *stateDir) file(name string) string { return filepath.Join(d.path, name) }

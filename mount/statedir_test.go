@@ -75,9 +75,13 @@ func TestBind(t *testing.T) {
 	d, err := openStateDir(filepath.Join(t.TempDir(), "state"), "/mnt/x")
 	require.NoError(t, err)
 	defer d.close()
-	require.NoError(t, d.bind(Endpoint{}))
-	require.NoError(t, d.bind(Endpoint{}))
-	err = d.bind(Endpoint{BaseURL: "https://a/v1", Project: "p"})
+	for _, want := range []bool{false, true} {
+		bound, err := d.boundTo(Endpoint{})
+		require.NoError(t, err)
+		require.Equal(t, want, bound)
+		require.NoError(t, d.bind(Endpoint{}))
+	}
+	_, err = d.boundTo(Endpoint{BaseURL: "https://a/v1", Project: "p"})
 	require.ErrorContains(t, err, "bound to embedded and cannot be used with https://a/v1 project p")
 	b, err := os.ReadFile(d.file(endpointFile))
 	require.NoError(t, err)

@@ -31,6 +31,7 @@ type session struct {
 	cond *sync.Cond // on mu: something that a commit waits for has moved on
 
 	rec        journal.Record
+	pending    time.Time // since when the file has been uploading or retrying, in this mount
 	writers    int       // open handles that may change the file
 	resumed    bool      // an earlier mount left it, and it has had no writer of this one
 	leftFailed bool      // an earlier mount left it failed or interrupted, and nothing has asked for it since
@@ -128,7 +129,8 @@ func (s *session) closeFile() {
 // move brings the session into another state, for the reason cause (nil where
 // the state needs none), and into the journal before it is published. mu is held.
 func (s *session) move(to state.State, cause error) {
-	if from := s.rec.State; from != to {
+	from := s.rec.State
+	if from != to {
 		if !from.CanBecome(to) {
 			s.u.log.Error("illegal change of state", "path", s.rec.Path, "from", from, "to", to)
 		}
@@ -141,6 +143,9 @@ func (s *session) move(to state.State, cause error) {
 	s.u.troubled.note(s.key, to, s.leftFailed)
 	s.save()
 	s.publish()
+	if from != to && s.u.opts.Ended != nil && !s.unlinked && (to == state.Completed || to == state.Failed || to == state.Interrupted) {
+		s.u.opts.Ended(s.status.Load())
+	}
 }
 
 // save writes the record to the journal. A failure is only logged: the effect
@@ -166,6 +171,15 @@ func (s *session) recorded(err error) {
 func (s *session) publish() {
 	st := s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt)
 	st.live.calls, st.live.flow = &s.job.calls, &s.flow
+	if s.xfer != nil {
+		st.Parts = s.partLetters(s.xfer)
+	}
+	if !s.rec.State.Committing() {
+		s.pending = time.Time{}
+	} else if s.pending.IsZero() {
+		s.pending = s.rec.Since
+	}
+	st.Pending = s.pending
 	s.status.Store(st)
 }
 

@@ -22,6 +22,7 @@ type Status struct {
 	UploadID        string      `json:"upload_id,omitempty"`
 	ExpiresAt       time.Time   `json:"expires_at,omitzero"` // of the Upload
 	PartIDs         []string    `json:"part_ids,omitempty"`  // acknowledged, in file order
+	Parts           string      `json:"parts,omitempty"`     // a letter for each part in file order, see [PartWaiting]; "" where none is to be sent now
 	Acked           int         `json:"parts_acknowledged"`
 	Total           int         `json:"parts_total"`
 	BytesSent       int64       `json:"bytes_sent"` // of acknowledged parts
@@ -33,6 +34,7 @@ type Status struct {
 	SupersededCount int         `json:"superseded_count,omitempty"` // how many there are in all
 	MadeOften       bool        `json:"made_often,omitempty"`       // each close made a File, and there were many within a minute
 	Since           time.Time   `json:"since,omitzero"`             // of the state
+	Pending         time.Time   `json:"pending_since,omitzero"`     // when it began to wait for its upload, while it does
 	Earlier         bool        `json:"earlier,omitempty"`          // failed or interrupted since before this mount
 	Calls           int         `json:"calls"`                      // attempts of calls to the API that are under way for it
 	Queued          bool        `json:"queued,omitempty"`           // uploading, and nothing is under way: it waits for its turn
@@ -64,6 +66,37 @@ func (s *Status) at(now time.Time) *Status {
 // Upload is there.
 func (s *Status) Sending() bool {
 	return s.State.Committing() || s.State == state.Writing && s.UploadID != ""
+}
+
+// The letters of [Status.Parts].
+const (
+	PartWaiting = 'w'
+	PartSending = 's'
+	PartAcked   = 'a'
+	PartChanged = 'c' // acknowledged, and to be sent again: the file has changed there
+	PartFailed  = 'f' // the last attempt failed, and there will be another one
+)
+
+// partLetters are the letters of the parts of x. mu is held.
+func (s *session) partLetters(x *transfer) string {
+	letters := make([]byte, 0, len(x.parts))
+	for _, p := range x.parts {
+		letter := byte(PartWaiting)
+		switch {
+		case p.sending && p.failing:
+			letter = PartFailed
+		case p.sending:
+			letter = PartSending
+		case s.current(p):
+			letter = PartAcked
+		case p.id != "" && p.matched:
+			letter = PartChanged
+		case p.id != "":
+			letter = PartAcked // by an earlier mount, and not compared yet
+		}
+		letters = append(letters, letter)
+	}
+	return string(letters)
 }
 
 // PartAt is the ID of part n of the file, counted from 0; "" while there is none.

@@ -58,6 +58,7 @@ type part struct {
 	epoch   uint64 // of the observer: when the reading began, or when it was compared
 	tried   bool   // it went once while the file was being written; the next time is at commit
 	sending bool
+	failing bool          // an attempt has failed, and the next one has not succeeded yet
 	acked   *atomic.Int64 // while sending: bytes that the peer has acknowledged
 	matched bool          // what id stands for was sent by this process, or compared since
 }
@@ -250,8 +251,8 @@ func (s *session) feed(x *transfer) {
 		p.sending, p.tried = true, true
 		p.gen, p.epoch, p.acked = s.content.gen, s.observer.epoch(), new(atomic.Int64)
 		x.inflight++
-		s.publish()
 		s.measureJob()
+		s.publish()
 		file := s.file.f
 		s.call(x, func() { s.send(x, p, file, slot) })
 	}
@@ -324,7 +325,9 @@ func (s *session) declare(x *transfer) error {
 // send sends one part and records the receipt. It frees the slot.
 func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	sum := &summing{from: file, base: p.off, at: p.off}
-	ctx := api.WithProgress(api.WithAttempts(s.noted(x.ctx, x), slot), s.progress(p.acked))
+	noted := s.noted(x.ctx, x)
+	noted = api.WithRetryNote(noted, s.notedPart(noted, p))
+	ctx := api.WithProgress(api.WithAttempts(noted, slot), s.progress(p.acked))
 	began := time.Now()
 	s.flow.begin(began)
 	s.u.flow.begin(began)
@@ -337,7 +340,7 @@ func (s *session) send(x *transfer, p *part, file io.ReaderAt, slot *ticket) {
 	defer s.mu.Unlock()
 	defer s.closeFile()
 	x.inflight--
-	p.sending = false
+	p.sending, p.failing = false, false
 	switch {
 	case err == nil && !sum.whole(p.off+p.n):
 		// The bytes were not read once and in order, so nothing is known
@@ -423,6 +426,16 @@ func (s *session) noted(ctx context.Context, x *transfer) context.Context {
 		x.noteAttempt(err)
 		s.showTrouble(x)
 	})
+}
+
+// notedPart takes in how an attempt of the part ended, before what ctx has noted.
+func (s *session) notedPart(ctx context.Context, p *part) func(error, time.Time) {
+	return func(err error, next time.Time) {
+		s.mu.Lock()
+		p.failing = err != nil
+		s.mu.Unlock()
+		api.NoteRetry(ctx, err, next)
+	}
 }
 
 // noteAttempt takes in that an attempt failed with err and will be repeated. The

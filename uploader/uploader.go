@@ -69,6 +69,10 @@ type Options struct {
 	BootID       string        // of the running kernel; "": not known, and then no earlier boot is this one
 	Listing      ListingPolicy // how the File of a lost answer to Complete is looked for
 	Logger       *slog.Logger
+
+	// Ended is told of each file that becomes completed, failed or interrupted, unless
+	// nil. It is called under locks: it must neither wait nor call the Uploader.
+	Ended func(*Status)
 }
 
 // Uploader uploads the files of one backing tree. All methods may be called

@@ -165,7 +165,7 @@ func TestTheKeyStaysSecret(t *testing.T) {
 	b.env = append(b.env, "OPENAI_BASE_URL="+server.url)
 	key := filepath.Join(b.dir, "key")
 	require.NoError(b, os.WriteFile(key, []byte("sk-wrong-0123456789abcdefghijklmnopqrstuv\n"), 0o644))
-	b.mount("--api-key-file", key, "--log-level", "debug")
+	b.mount("--api-key-file", key, "--no-check", "--log-level", "debug")
 
 	r := b.sh(`echo hello > in; cp in "$M/a"`)
 	require.NotZero(b, r.code, "the key is wrong")

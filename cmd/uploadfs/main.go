@@ -94,7 +94,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(usage)
 	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
-		waitCommand(), retryCommand(), cancelCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), versionCommand(), configCommand(), syncCommand(), manCommand())
+		waitCommand(), retryCommand(), cancelCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), doctorCommand(), versionCommand(), configCommand(), syncCommand(), manCommand())
 	completeAll(root)
 	return root
 }

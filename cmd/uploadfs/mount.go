@@ -81,6 +81,7 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	f.BoolVar(&c.Names.NoDefaultExcludes, "no-default-excludes", false, "upload editors' backups and programs' scaffolding too")
 	f.StringVar(&c.BaseURL, "base-url", "", "`URL` of the API, instead of OPENAI_BASE_URL")
 	f.StringVar(&c.APIKeyFile, "api-key-file", "", "`FILE` with the API key, instead of OPENAI_API_KEY; read again after a 401, a pipe only once")
+	f.BoolVar(&c.NoCheck, "no-check", false, "do not try the API key before the mount is ready")
 	f.BoolVar(&c.InsecureHTTP, "insecure-http", false, "allow plain http to other hosts than loopback")
 	parsed(f, "log-format", c.LogFormat, "`FORMAT` of the log: text or json", mount.LogFormats, func(s string) (err error) {
 		c.LogFormat, err = mount.ParseChoice(s, mount.LogFormats)
@@ -88,6 +89,10 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	})
 	parsed(f, "log-level", "info", "least `LEVEL` to log: debug, info, warn or error", mount.LogLevels, func(s string) (err error) {
 		c.LogLevel, err = mount.ParseLogLevel(s)
+		return err
+	})
+	f.Func("http", "`ADDR` to serve a page and metrics on: HOST:PORT, or PORT for 127.0.0.1", func(s string) (err error) {
+		c.HTTP, err = mount.ParseListen(s)
 		return err
 	})
 	f.StringSliceVarP(&c.Options, "options", "o", nil,

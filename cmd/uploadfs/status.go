@@ -177,6 +177,9 @@ func printReport(w io.Writer, r *mount.Report, now time.Time) error {
 	row(t, "  disk", fmt.Sprintf("%s used, %s free", size(r.Disk.Used), size(r.Disk.Free)))
 	row(t, "  in flight", fmt.Sprintf("%d of %d", r.InFlight, r.Parallel))
 	row(t, "  files", counts(r.Counts))
+	if r.Page != "" {
+		row(t, "  page", r.Page)
+	}
 	for _, note := range r.Notes {
 		row(t, "  note", note)
 	}

@@ -169,6 +169,10 @@ func extraSteps(packages []*goPackage) []*step {
 		name: "tools", about: "scripts/tools: over a hundred programs in all kinds of mounts", onlyAll: true,
 		run: toolMatrix,
 	})
+	steps = append(steps, &step{
+		name: "browser", about: "scripts/browser: the page of a mount in Chromium", onlyAll: true,
+		run: check(program("scripts/browser")),
+	})
 	return append(steps, &step{
 		name: "bench", about: "scripts/bench, with a hundredth of its data", onlyAll: true,
 		run: check(program("scripts/bench", "-runs", "1", "-scale", "100")),
