@@ -409,14 +409,13 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 	if !s.unlinked {
 		s.u.madeOften.add(s.key, time.Now())
 	}
-	// Not before it is recorded whose File it is.
-	defer func() { s.recorded(s.u.journal.Resolved(x.upload.ID)) }()
 	s.u.log.Info("completed", "path", s.rec.Path, "upload", x.upload.ID, "file", file.ID,
 		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.began).Round(time.Millisecond))
 	switch {
 	case s.unlinked:
 		// The log has named it; the record has gone with the file.
 		s.recorded(s.u.journal.Disown(file.ID))
+		s.recorded(s.u.journal.Resolved(x.upload.ID))
 		return
 	case s.content.gen != t.gen || len(s.content.pending) > 0:
 		// Right, and already superseded: the file has changed since.
@@ -424,7 +423,7 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 		if s.rec.Upload.ID == x.upload.ID {
 			s.rec.ForgetUpload()
 		}
-		s.save()
+		s.save(journal.WithResolved(x.upload.ID))
 		s.u.journal.Sync()
 		s.publish()
 		s.answer(t.gen, nil)
@@ -440,7 +439,7 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 		s.rec.Parts = append(s.rec.Parts, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: p.id})
 	}
 	s.content.clearWritten()
-	s.move(state.Completed, nil)
+	s.move(state.Completed, nil, journal.WithResolved(x.upload.ID))
 	s.u.journal.Sync()
 	s.answer(t.gen, nil)
 }
