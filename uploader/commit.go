@@ -36,8 +36,20 @@ func (s *session) startCommit() {
 		s.cond.Broadcast() // it will see that another generation is requested
 		return
 	}
-	s.commits.running = true
-	s.u.wg.Go(s.commitAll)
+	s.commits.running, s.commits.queued = true, true
+	// While it waits for its job, the file has neither a goroutine nor a descriptor.
+	size := s.commits.next.size
+	s.job.request(s.u.kindOf(size), size, s.expires(size), func() { s.u.wg.Go(s.commitAll) })
+}
+
+// forgetCommit ends a commit that waits for its job, and has no goroutine that would.
+// mu is held.
+func (s *session) forgetCommit() {
+	if s.commits.queued && s.job.waits() {
+		s.job.leave()
+		s.commits.running, s.commits.queued = false, false
+		s.cond.Broadcast()
+	}
 }
 
 // commitAll commits the content that the last close spoke of, and again for as
@@ -49,6 +61,7 @@ func (s *session) commitAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.job.leave()
+	s.commits.queued = false
 	// A close that spoke of a later content may have decided otherwise about it.
 	for s.commits.next != nil && !s.settling.waiting && !s.unlinked {
 		if !s.admitted(s.commits.next.size) {
@@ -89,6 +102,7 @@ func (s *session) commitAll() {
 	if s.rec.State != state.Writing && !s.rec.State.Committing() {
 		s.answer(s.commits.requested, s.standingError()) // no other commit will
 	}
+	s.observer.commitsEnded()
 	s.cond.Broadcast()
 }
 
