@@ -36,8 +36,20 @@ func (s *session) startCommit() {
 		s.cond.Broadcast() // it will see that another generation is requested
 		return
 	}
-	s.commits.running = true
-	s.u.wg.Go(s.commitAll)
+	s.commits.running, s.commits.queued = true, true
+	// While it waits for its job, the file has neither a goroutine nor a descriptor.
+	size := s.commits.next.size
+	s.job.request(s.u.kindOf(size), size, s.expires(size), func() { s.u.wg.Go(s.commitAll) })
+}
+
+// forgetCommit ends a commit that waits for its job, and has no goroutine that would.
+// mu is held.
+func (s *session) forgetCommit() {
+	if s.commits.queued && s.job.waits() {
+		s.job.leave()
+		s.commits.running, s.commits.queued = false, false
+		s.cond.Broadcast()
+	}
 }
 
 // commitAll commits the content that the last close spoke of, and again for as
@@ -49,6 +61,7 @@ func (s *session) commitAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	defer s.job.leave()
+	s.commits.queued = false
 	// A close that spoke of a later content may have decided otherwise about it.
 	for s.commits.next != nil && !s.settling.waiting && !s.unlinked {
 		if !s.admitted(s.commits.next.size) {
@@ -89,6 +102,7 @@ func (s *session) commitAll() {
 	if s.rec.State != state.Writing && !s.rec.State.Committing() {
 		s.answer(s.commits.requested, s.standingError()) // no other commit will
 	}
+	s.observer.commitsEnded()
 	s.cond.Broadcast()
 }
 
@@ -409,14 +423,13 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 	if !s.unlinked {
 		s.u.madeOften.add(s.key, time.Now())
 	}
-	// Not before it is recorded whose File it is.
-	defer func() { s.recorded(s.u.journal.Resolved(x.upload.ID)) }()
 	s.u.log.Info("completed", "path", s.rec.Path, "upload", x.upload.ID, "file", file.ID,
 		"bytes", x.spec.Bytes, "parts", len(x.parts), "took", time.Since(x.began).Round(time.Millisecond))
 	switch {
 	case s.unlinked:
 		// The log has named it; the record has gone with the file.
 		s.recorded(s.u.journal.Disown(file.ID))
+		s.recorded(s.u.journal.Resolved(x.upload.ID))
 		return
 	case s.content.gen != t.gen || len(s.content.pending) > 0:
 		// Right, and already superseded: the file has changed since.
@@ -424,7 +437,7 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 		if s.rec.Upload.ID == x.upload.ID {
 			s.rec.ForgetUpload()
 		}
-		s.save()
+		s.save(journal.WithResolved(x.upload.ID))
 		s.u.journal.Sync()
 		s.publish()
 		s.answer(t.gen, nil)
@@ -440,7 +453,7 @@ func (s *session) recordFile(t *target, x *transfer, file api.File, md5 string) 
 		s.rec.Parts = append(s.rec.Parts, journal.Part{Off: p.off, Len: p.n, CRC: p.crc, ID: p.id})
 	}
 	s.content.clearWritten()
-	s.move(state.Completed, nil)
+	s.move(state.Completed, nil, journal.WithResolved(x.upload.ID))
 	s.u.journal.Sync()
 	s.answer(t.gen, nil)
 }

@@ -11,6 +11,7 @@ import (
 // The session's mutex guards it.
 type commits struct {
 	running    bool   // a commit is under way or queued; there is one at a time
+	queued     bool   // it waits for its job, and has no goroutine
 	completing bool   // the commit under way has called Complete
 	requested  uint64 // the generation that the last close spoke of
 	forced     bool   // the user has asked: where an outcome cannot be known, send again

@@ -60,7 +60,7 @@ func (d *digest) advance(ctx context.Context, file io.ReaderAt, end int64, whole
 	} else {
 		d.marks = nil
 	}
-	buf := make([]byte, digestBuffer)
+	buf := make([]byte, min(digestBuffer, end))
 	for off := int64(done) * d.block; off+d.block <= end; off += d.block {
 		gen := current()
 		crc, err := hashRange(ctx, h, file, off, off+d.block, buf)

@@ -63,13 +63,13 @@ type job struct {
 	q       *scheduler
 	kind    kind
 	granted bool
-	queued  bool          // it waits
-	early   bool          // its Upload is declared while the file is written; it has no job
-	left    int64         // bytes that are to be sent
-	expires time.Time     // its Upload does; zero until it is declared
-	alone   bool          // it cannot be sent in time at the rates seen
-	pauses  int           // calls that wait for their next attempt, or for their turn
-	ready   chan struct{} // closed when granted is set
+	queued  bool      // it waits
+	early   bool      // its Upload is declared while the file is written; it has no job
+	left    int64     // bytes that are to be sent
+	expires time.Time // its Upload does; zero until it is declared
+	alone   bool      // it cannot be sent in time at the rates seen
+	pauses  int       // calls that wait for their next attempt, or for their turn
+	ready   func()    // is called, under scheduler.mu, when granted is set
 
 	calls atomic.Int32 // slots that are held: attempts under way
 }
@@ -87,22 +87,39 @@ func (s *session) admitted(size int64) bool {
 // admit waits until the file may be worked on, or the Uploader is closed. mu is held,
 // but not while it waits.
 func (s *session) admit(size int64) {
-	var expires time.Time
-	if x := s.xfer; x != nil && x.err == nil && x.spec.Bytes == size {
-		expires = x.upload.ExpiresAt
-	}
+	expires := s.expires(size)
 	s.unlocked(func() { s.job.enter(s.u.ctx, s.u.kindOf(size), size, expires) })
 }
 
-func (j *job) enter(ctx context.Context, k kind, size int64, expires time.Time) {
+// expires is when the Upload does that the file has for size bytes; zero without one.
+func (s *session) expires(size int64) (at time.Time) {
+	if x := s.xfer; x != nil && x.err == nil && x.spec.Bytes == size {
+		at = x.upload.ExpiresAt
+	}
+	return at
+}
+
+// request asks for the job. ready is called when the file may be worked on, under
+// scheduler.mu.
+func (j *job) request(k kind, size int64, expires time.Time, ready func()) {
 	j.leave()
-	q := j.q
-	q.mu.Lock()
-	ready := make(chan struct{})
+	j.q.mu.Lock()
+	defer j.q.mu.Unlock()
 	j.kind, j.left, j.expires, j.ready, j.queued = k, size, expires, ready, true
-	q.queue.waiting[k] = append(q.queue.waiting[k], j)
-	q.dispatch()
-	q.mu.Unlock()
+	j.q.queue.waiting[k] = append(j.q.queue.waiting[k], j)
+	j.q.dispatch()
+}
+
+// waits reports whether the job was asked for and is not granted.
+func (j *job) waits() bool {
+	j.q.mu.Lock()
+	defer j.q.mu.Unlock()
+	return j.queued
+}
+
+func (j *job) enter(ctx context.Context, k kind, size int64, expires time.Time) {
+	ready := make(chan struct{})
+	j.request(k, size, expires, func() { close(ready) })
 	select {
 	case <-ready:
 	case <-ctx.Done():
@@ -206,7 +223,7 @@ func (c *queue) dispatch(now time.Time, line *line) (again time.Time) {
 			j.alone = j.kind == large && j.expires.IsZero() && line.seen(now) > 0 && line.takes(now, j.left) > c.spendable()
 			c.admitted[j] = true
 			c.count(j, 1)
-			close(j.ready)
+			j.ready()
 		}
 	}
 	return again

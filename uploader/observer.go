@@ -62,6 +62,9 @@ type observer interface {
 	// false where it is that of the close.
 	completed() (now backing.Stamp, ok bool)
 
+	// commitsEnded follows the last of the commits that were asked for.
+	commitsEnded()
+
 	// recheckCompleted compares a completed file whose times have moved with what was sent.
 	recheckCompleted()
 	// writersGone follows the release of the last writer.
@@ -89,6 +92,7 @@ func (told) rematch(*transfer) error                       { return nil } // gen
 func (o told) matched(t *target, _ *transfer) bool         { return o.whole(t) }
 func (o told) hashed(t *target, _ map[extent]uint32) bool  { return o.whole(t) }
 func (told) recheckDigest(context.Context, *os.File) error { return nil }
+func (told) commitsEnded()                                 {}
 func (told) recheckCompleted()                             {}
 func (o told) mayHaveWritten(w *Writer) bool               { return w.wrote.Load() }
 func (o told) writersGone()                                { o.s.lastClosed() }

@@ -61,7 +61,8 @@ type polled struct {
 	watching   bool        // watchOutlived's goroutine is at work
 	unattended bool        // the file may have a writer that is not ours: no change of it is a content
 
-	mappable bool // an open since the file had none could have made a mapping that stores
+	mappable   bool // an open since the file had none could have made a mapping that stores
+	recheckDue bool // such a mapping has gone, and the file is to be compared when it is not committed
 }
 
 var _ observer = (*polled)(nil)
@@ -429,10 +430,26 @@ func (v *polled) recheckCompleted() {
 
 func (v *polled) writersGone() {
 	// A mapping can still change the file. To the next mount it is open.
-	v.s.rec.Open = v.watching || backing.HasWriter(v.s.file.f) == backing.Yes
+	if !v.watching && backing.HasWriter(v.s.file.f) != backing.Yes {
+		v.noWriterLeft()
+		return
+	}
+	v.s.rec.Open = true
 	v.s.save()
 	if !v.watching {
 		v.watchMappings()
+	}
+}
+
+// noWriterLeft follows the end of the last writer and of the last mapping. mu is held.
+func (v *polled) noWriterLeft() {
+	s := v.s
+	v.poll()
+	s.rec.Open = false
+	s.lastClosed()
+	if v.mappable {
+		v.recheckDue = true
+		v.commitsEnded()
 	}
 }
 
@@ -450,13 +467,8 @@ func (v *polled) watchMappings() {
 		s.u.pollWhile(v.stillMapped)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if v.mappable {
-			v.recheckAfterMapping()
-		}
 		if !s.unlinked && s.writers == 0 && s.u.ctx.Err() == nil {
-			v.poll()
-			s.rec.Open = false
-			s.lastClosed()
+			v.noWriterLeft()
 		}
 		s.closeFile()
 	})
@@ -474,17 +486,37 @@ func (u *Uploader) pollWhile(still func() bool) {
 	}
 }
 
+// commitsEnded starts what had to wait for the end of a commit. Until then the file is
+// not kept open for it.
+func (v *polled) commitsEnded() {
+	s := v.s
+	if !v.recheckDue || s.commits.running || s.unlinked || s.u.ctx.Err() != nil || s.openFile() != nil {
+		return
+	}
+	v.recheckDue = false
+	s.u.wg.Go(func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		defer s.closeFile()
+		v.recheckAfterMapping()
+	})
+}
+
 // recheckAfterMapping finds out whether a mapping, which is gone, has changed the
 // content while it was committed or since. That shows nowhere else: the mapping
 // may have gone before the daemon could see it. mu is held, but not while it reads.
 func (v *polled) recheckAfterMapping() {
 	s := v.s
-	for s.commits.running && !s.unlinked && s.u.ctx.Err() == nil {
-		s.cond.Wait()
+	if s.commits.running {
+		v.recheckDue = true
+		return
 	}
 	v.mappable = s.writers > 0
 	v.changes++
 	v.recheckCompleted()
+	if !s.unlinked && s.writers == 0 && s.u.ctx.Err() == nil && s.uncommitted() {
+		s.lastClosed()
+	}
 }
 
 // stillMapped reports whether a mapping can still change the file, which has no

@@ -19,7 +19,7 @@ func rangeMatches(ctx context.Context, file io.ReaderAt, off, n int64, want uint
 // rangeCRC is the CRC-32C of the bytes [off, off+n) of file. whole is false where
 // the file ends before.
 func rangeCRC(ctx context.Context, file io.ReaderAt, off, n int64) (crc uint32, whole bool, err error) {
-	buf := make([]byte, digestBuffer)
+	buf := make([]byte, min(digestBuffer, n))
 	for end := off + n; off < end; {
 		if ctx.Err() != nil {
 			return 0, false, context.Cause(ctx)

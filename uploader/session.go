@@ -128,7 +128,7 @@ func (s *session) closeFile() {
 
 // move brings the session into another state, for the reason cause (nil where
 // the state needs none), and into the journal before it is published. mu is held.
-func (s *session) move(to state.State, cause error) {
+func (s *session) move(to state.State, cause error, also ...journal.Also) {
 	from := s.rec.State
 	if from != to {
 		if !from.CanBecome(to) {
@@ -141,21 +141,21 @@ func (s *session) move(to state.State, cause error) {
 		s.rec.Kind = api.KindOf(cause)
 	}
 	s.u.troubled.note(s.key, to, s.leftFailed)
-	s.save()
+	s.save(also...)
 	s.publish()
 	if from != to && s.u.opts.Ended != nil && !s.unlinked && (to == state.Completed || to == state.Failed || to == state.Interrupted) {
 		s.u.opts.Ended(s.status.Load())
 	}
 }
 
-// save writes the record to the journal. A failure is only logged: the effect
+// save writes the record to the journal, and with it what also says. A failure is only logged: the effect
 // that the record protects has happened at the API. To forget it costs sending
 // again, not the content. mu is held.
-func (s *session) save() {
+func (s *session) save(also ...journal.Also) {
 	if s.unlinked {
 		return
 	}
-	err := s.u.journal.Put(&s.rec)
+	err := s.u.journal.Put(&s.rec, also...)
 	s.unrecorded = err != nil
 	s.recorded(err)
 }

@@ -313,10 +313,7 @@ func (s *session) declare(x *transfer) error {
 	}
 	s.rec.Spec, s.rec.Upload, s.rec.CreatedAt = spec, up, created
 	s.rec.Parts, s.rec.Completing = nil, false
-	if err := s.u.journal.DropParts(s.key); err != nil {
-		s.u.log.Error("not recorded", "path", path, "upload", up.ID, "error", err)
-	}
-	s.save()
+	s.save(journal.WithoutParts(s.key))
 	s.publish()
 	s.u.log.Info("upload created", "path", path, "upload", up.ID, "bytes", spec.Bytes, "purpose", spec.Purpose)
 	return nil

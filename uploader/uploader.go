@@ -196,6 +196,7 @@ func (u *Uploader) Close() error {
 			s.xfer.end(context.Cause(u.ctx))
 		}
 		s.answer(^uint64(0), context.Cause(u.ctx))
+		s.forgetCommit()
 		s.mu.Unlock()
 	}
 	u.wg.Wait()

@@ -20,7 +20,7 @@ func (j *Journal) Completing(uploadID string, spec api.Spec, created time.Time) 
 
 // Resolved records that it is known what became of the Upload.
 func (j *Journal) Resolved(uploadID string) error {
-	return j.exec(`DELETE FROM completing WHERE upload_id=?`, uploadID)
+	return j.change(step(WithResolved(uploadID)))
 }
 
 // Rivals is how many other Uploads, created since then, a File of this spec could

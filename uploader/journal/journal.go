@@ -38,6 +38,7 @@ type Journal struct {
 	log   *slog.Logger
 
 	writer  writer
+	reader  reader
 	walName string // of the write-ahead log
 
 	writes  atomic.Int64 // since Open
@@ -74,6 +75,7 @@ func Open(dir string, log *slog.Logger) (*Journal, error) {
 		return nil, fmt.Errorf("journal %s: %w", name, err)
 	}
 	j.read.SetMaxOpenConns(4)
+	j.reader.db = j.read
 	if j.check, err = sql.Open("sqlite", dsn); err != nil {
 		return nil, errors.Join(fmt.Errorf("journal %s: %w", name, err), j.read.Close(), j.write.Close())
 	}

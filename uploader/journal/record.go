@@ -62,9 +62,22 @@ func (r *Record) Stamp() backing.Stamp {
 	return backing.Stamp{Size: r.Size, Mtime: r.Mtime, Ctime: r.Ctime}
 }
 
+// Also is what is recorded together with a record.
+type Also step
+
+// WithoutParts forgets the parts of a file, whose Upload is a new one.
+func WithoutParts(key backing.Key) Also {
+	return Also{`DELETE FROM parts WHERE ino=? AND birth=?`, []any{int64(key.Ino), key.Birth}}
+}
+
+// WithResolved records what [Journal.Resolved] does.
+func WithResolved(uploadID string) Also {
+	return Also{`DELETE FROM completing WHERE upload_id=?`, []any{uploadID}}
+}
+
 // Put writes the row of r and its new superseded Files. It writes neither parts nor
-// completing.
-func (j *Journal) Put(r *Record) error {
+// completing, unless also says so.
+func (j *Journal) Put(r *Record, also ...Also) error {
 	steps := append(r.saveSuperseded(), step{
 		`INSERT OR REPLACE INTO files (` + columns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
 		[]any{int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
@@ -72,6 +85,9 @@ func (j *Journal) Put(r *Record) error {
 			r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
 			r.FileID, r.MD5, r.Err, int(r.Kind),
 			r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime, r.Temporary}})
+	for _, a := range also {
+		steps = append(steps, step(a))
+	}
 	if err := j.change(steps...); err != nil {
 		return err
 	}
@@ -90,7 +106,7 @@ func (j *Journal) PutPart(key backing.Key, p Part) error {
 
 // DropParts forgets the parts of a file, whose Upload has ended.
 func (j *Journal) DropParts(key backing.Key) error {
-	return j.exec(`DELETE FROM parts WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
+	return j.change(step(WithoutParts(key)))
 }
 
 // Delete forgets a file, but not which Files were its own.
@@ -115,9 +131,9 @@ func (j *Journal) Forget(before time.Time) error {
 
 // Get returns the record of a file with its lists, nil if there is none.
 func (j *Journal) Get(key backing.Key) (*Record, error) {
-	rows, err := j.read.Query(`SELECT `+selected+` FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
+	rows, err := j.reader.rows(`SELECT `+selected+` FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth)
 	if err != nil {
-		return nil, failure(err)
+		return nil, err
 	}
 	found, err := scanRecords(rows)
 	if err != nil || len(found) == 0 {
@@ -129,9 +145,9 @@ func (j *Journal) Get(key backing.Key) (*Record, error) {
 
 // Parts returns the acknowledged parts of a file, in file order.
 func (j *Journal) Parts(key backing.Key) ([]Part, error) {
-	rows, err := j.read.Query(`SELECT off, len, crc, id FROM parts WHERE ino=? AND birth=? ORDER BY off`, int64(key.Ino), key.Birth)
+	rows, err := j.reader.rows(`SELECT off, len, crc, id FROM parts WHERE ino=? AND birth=? ORDER BY off`, int64(key.Ino), key.Birth)
 	if err != nil {
-		return nil, failure(err)
+		return nil, err
 	}
 	defer rows.Close()
 	var parts []Part
@@ -190,7 +206,11 @@ func (j *Journal) Renamed(from, to string) error {
 
 // StateOf returns the state of a file, "" if it has no record.
 func (j *Journal) StateOf(key backing.Key) (s state.State, err error) {
-	err = j.read.QueryRow(`SELECT state FROM files WHERE ino=? AND birth=?`, int64(key.Ino), key.Birth).Scan(&s)
+	stmt, err := j.reader.stmt(`SELECT state FROM files WHERE ino=? AND birth=?`)
+	if err != nil {
+		return "", err
+	}
+	err = stmt.QueryRow(int64(key.Ino), key.Birth).Scan(&s)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return "", failure(err)
 	}

@@ -71,9 +71,9 @@ func (j *Journal) LoadLists(r *Record) (err error) {
 }
 
 func (j *Journal) fileIDs(query string, args ...any) ([]string, error) {
-	rows, err := j.read.Query(query, args...)
+	rows, err := j.reader.rows(query, args...)
 	if err != nil {
-		return nil, failure(err)
+		return nil, err
 	}
 	defer rows.Close()
 	var ids []string
