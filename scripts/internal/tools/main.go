@@ -111,15 +111,16 @@ func (o options) run(ctx context.Context, args []string, stdout io.Writer) (fail
 	case os.Geteuid() != 0:
 		return false, errors.New("only root can give the tools a root directory of their own")
 	case os.Getenv(insideEnv) == "":
-		return inNamespace(args)
+		return inNamespace(ctx, args)
 	}
 	return runMatrix(ctx, o, sections, stdout)
 }
 
 // inNamespace runs this program again, where its mounts are seen by nothing else and
-// end with it.
-func inNamespace(args []string) (failed bool, err error) {
-	cmd := exec.Command("/proc/self/exe", args...)
+// end with it. A signal that ends this one ends that one too, which then unmounts.
+func inNamespace(ctx context.Context, args []string) (failed bool, err error) {
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
