@@ -44,9 +44,15 @@ var heldNames = []string{
 var exclusiveNames = []string{"*.lock", "packed-refs.new", "refs_??????", "packs_??????", "tmp_*_??????", "*.o??????"}
 
 // defaultExcludes are scaffolding and backups that programs leave beside a file:
-// LibreOffice's locks, emacs' autosaves, aria2's control files, editors' backups
-// and vim's undo files.
-var defaultExcludes = []string{".~lock.*#", "#*#", "*.aria2", "*.aria2__temp", "*~", ".*.un~"}
+// LibreOffice's locks, emacs' autosaves, aria2's control files, editors' backups,
+// vim's undo files, and what the Finder and Windows leave in a directory.
+var defaultExcludes = []string{
+	".~lock.*#", "#*#", "*.aria2", "*.aria2__temp", "*~", ".*.un~", ".DS_Store", "._*", "Thumbs.db", "desktop.ini", trash,
+}
+
+// trash is the directory that file managers move removed files into. Nothing below it
+// is sent, either.
+const trash = ".Trash-*"
 
 // Validate reports the first glob that cannot be one.
 func (p NamePolicy) Validate() error {
@@ -71,7 +77,7 @@ const (
 // held under any name; see [Origin].
 func (p NamePolicy) classOf(rel string, temporary bool) nameClass {
 	switch {
-	case matchAny(p.Exclude, rel), !p.NoDefaultExcludes && matchAny(defaultExcludes, rel):
+	case matchAny(p.Exclude, rel), !p.NoDefaultExcludes && (matchAny(defaultExcludes, rel) || inTrash(rel)):
 		return nameExcluded
 	case !p.NoHold && (temporary || p.unfinished(rel)):
 		return nameHeld
@@ -106,6 +112,16 @@ func (o Origin) temporary(rel string) bool {
 // staysTemporary reports whether a temporary file is still one under its new name.
 func (p NamePolicy) staysTemporary(rel string) bool {
 	return p.unfinished(rel) || matchAny(exclusiveNames, rel)
+}
+
+// inTrash reports whether a directory above is a trash.
+func inTrash(rel string) bool {
+	for dir := path.Dir(rel); dir != "." && dir != "/"; dir = path.Dir(dir) {
+		if matchAny([]string{trash}, dir) {
+			return true
+		}
+	}
+	return false
 }
 
 // matchAny matches a glob with a slash against the whole path, any other
