@@ -157,6 +157,10 @@ func extraSteps(packages []*goPackage) []*step {
 		name: "tools", about: "scripts/tools: over a hundred programs in all kinds of mounts", onlyAll: true,
 		run: toolMatrix,
 	})
+	steps = append(steps, &step{
+		name: "package", about: "scripts/check-package: the .deb is installed, mounts by fstab, is removed", onlyAll: true,
+		run: packaged,
+	})
 	return append(steps, &step{
 		name: "bench", about: "scripts/bench, with a hundredth of its data", onlyAll: true,
 		run: check(program("scripts/bench", "-runs", "1", "-scale", "100")),
