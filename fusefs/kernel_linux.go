@@ -27,8 +27,11 @@ const attempts = 10
 
 // OpenMountPoint opens a directory to mount on. path is absolute and free of
 // symlinks, and is resolved as it stands: a symlink in it is an error now.
+//
+// With O_DIRECTORY the kernel would trigger an automount, as of systemd's, that waits
+// for this very mount.
 func OpenMountPoint(path string) (*os.File, error) {
-	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
 		// Before Linux 5.6, and under seccomp filters that do not know openat2.
@@ -40,10 +43,30 @@ func OpenMountPoint(path string) (*os.File, error) {
 			}
 		}
 	}
+	if err == nil {
+		if err = checkDirectory(fd); err != nil {
+			unix.Close(fd)
+		}
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// checkDirectory says of an open file what open(2) with O_DIRECTORY and O_NOFOLLOW does.
+func checkDirectory(fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		return nil
+	case unix.S_IFLNK:
+		return unix.ELOOP
+	}
+	return unix.ENOTDIR
 }
 
 // descriptorPath leads to an open file of this process, whatever its names are.

@@ -43,6 +43,12 @@ func Find(mountPoint string) (Entry, error) {
 	return Entry{}, fmt.Errorf("%s is no uploadfs mount: see uploadfs status for those there are", Printable(mountPoint))
 }
 
+// Alive reports whether a mount of ours is on a directory whose daemon answers.
+func Alive(mountPoint string) bool {
+	m, err := Find(mountPoint)
+	return err == nil && m.Device != "" && reachable(m)
+}
+
 // FindAll returns all mounts of ours, each filesystem once.
 func FindAll() ([]Entry, error) {
 	list, err := procfs.Mounts()

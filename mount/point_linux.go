@@ -21,6 +21,10 @@ const statTimeout = 2 * time.Second
 // maxStacked bounds how many dead mounts on one directory are taken away.
 const maxStacked = 16
 
+// automount is the type of a mount that has the one on top of it made on first use, as
+// systemd does for the option x-systemd.automount.
+const automount = "autofs"
+
 // clearPoint makes sure that nothing is mounted on the directory. Mounts of ours
 // whose daemon was killed are detached: they answer everything with "Transport
 // endpoint is not connected", and no program can use them.
@@ -32,7 +36,7 @@ func clearPoint(point string) (detached bool, err error) {
 		}
 		m, mounted := topmost(list, point)
 		switch {
-		case !mounted:
+		case !mounted, m.Type == automount: // whose mount this one is
 			return detached, nil
 		case m.Type != fusefs.FSType:
 			return detached, fmt.Errorf("%s already carries a mount (%s from %s): unmount that, or choose another directory",
@@ -109,6 +113,10 @@ func openPoint(point string) (*os.File, error) {
 
 // checkPoint says what is wrong with a directory on which nothing is mounted.
 func checkPoint(dir *os.File) error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(dir.Fd()), &st); err == nil && st.Type == unix.AUTOFS_SUPER_MAGIC {
+		return nil // it cannot be read before something is mounted on it
+	}
 	point, via := dir.Name(), fmt.Sprintf("/proc/self/fd/%d", dir.Fd())
 	d, err := os.Open(via)
 	if err != nil {

@@ -47,9 +47,15 @@ var lockNames = []string{"*.lock", "packed-refs.new", "refs_??????", "packs_????
 var patchNames = []string{"*.o??????"}
 
 // defaultExcludes are scaffolding and backups that programs leave beside a file:
-// LibreOffice's locks, emacs' autosaves, aria2's control files, editors' backups
-// and vim's undo files.
-var defaultExcludes = []string{".~lock.*#", "#*#", "*.aria2", "*.aria2__temp", "*~", ".*.un~"}
+// LibreOffice's locks, emacs' autosaves, aria2's control files, editors' backups,
+// vim's undo files, and what the Finder and Windows leave in a directory.
+var defaultExcludes = []string{
+	".~lock.*#", "#*#", "*.aria2", "*.aria2__temp", "*~", ".*.un~", ".DS_Store", "._*", "Thumbs.db", "desktop.ini", trash,
+}
+
+// trash is the directory that file managers move removed files into. Nothing below it
+// is sent, either.
+const trash = ".Trash-*"
 
 // Validate reports the first glob that cannot be one.
 func (p NamePolicy) Validate() error {
@@ -74,7 +80,7 @@ const (
 // held under any name; see [Origin].
 func (p NamePolicy) classOf(rel string, temporary bool) nameClass {
 	switch {
-	case matchAny(p.Exclude, rel), !p.NoDefaultExcludes && matchAny(defaultExcludes, rel):
+	case matchAny(p.Exclude, rel), !p.NoDefaultExcludes && (matchAny(defaultExcludes, rel) || inTrash(rel)):
 		return nameExcluded
 	case !p.NoHold && (temporary || p.unfinished(rel)):
 		return nameHeld
@@ -120,6 +126,16 @@ func (o Origin) temporary(rel string) bool {
 // staysTemporary reports whether a temporary file is still one under its new name.
 func (p NamePolicy) staysTemporary(rel string) bool {
 	return p.unfinished(rel) || matchAny(lockNames, rel) || matchAny(patchNames, rel)
+}
+
+// inTrash reports whether a directory above is a trash.
+func inTrash(rel string) bool {
+	for dir := path.Dir(rel); dir != "." && dir != "/"; dir = path.Dir(dir) {
+		if matchAny([]string{trash}, dir) {
+			return true
+		}
+	}
+	return false
 }
 
 // matchAny matches a glob with a slash against the whole path, any other

@@ -71,6 +71,9 @@ func TestExcludedNames(t *testing.T) {
 func TestScaffoldingIsExcluded(t *testing.T) {
 	for name, excluded := range map[string]bool{
 		".~lock.a.odt#": true, "#a.txt#": true, "a.iso.aria2": true, "a.aria2__temp": true, "d/a.txt~": true, ".a.txt.un~": true,
+		".DS_Store": true, "d/._a.txt": true, "Thumbs.db": true, "d/desktop.ini": true, ".Trash-1000": true,
+		".Trash-1000/files/a.txt": true, "d/.Trash-0/files/d/a.txt": true, ".Trash/a.txt": false, "a.Trash-1/b": false,
+		"DS_Store": false, "_a": false, "thumbs.db.txt": false,
 		"a#": false, "#a": false, "aria2": false, "~a": false, "a.un": false,
 	} {
 		require.Equal(t, excluded, NamePolicy{}.classOf(name, false) == nameExcluded, name)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -44,7 +45,7 @@ func helperOf(argv []string) helper {
 	switch filepath.Base(argv[0]) {
 	case "mount.uploadfs", "mount.fuse.uploadfs":
 		return mountHelper
-	case "umount.uploadfs", "umount.fuse.uploadfs":
+	case "umount.fuse.uploadfs":
 		return unmountHelper
 	}
 	if args := argv[1:]; len(args) == 4 && args[2] == "-o" && !isCommand(args[0]) {
@@ -114,6 +115,10 @@ func mountHelper(argv []string) ([]string, error) {
 	}
 	if f.force {
 		return nil, cmd.ParseFlags(flags)
+	}
+	// mount(8) -a does not know its own mounts by their source, which is the state directory.
+	if os.Getenv(mount.ReadyEnv) == "" && mount.Alive(f.Arg(1)) {
+		return nil, nil
 	}
 	return append(append([]string{"mount"}, flags...), "--", f.Arg(1)), nil
 }

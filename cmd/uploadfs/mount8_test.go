@@ -88,6 +88,11 @@ func TestFstab(t *testing.T) {
 		require.Zero(b, r.code, r.stderr)
 		b.cleanup()
 		require.Contains(b, b.flagsOf(), "nosuid,nodev")
+		if b.user.uid == 0 {
+			r = b.do(b.bare("/bin/mount", "-a", "-t", "fuse.uploadfs"))
+			require.Zero(b, r.code, r.stderr)
+			require.Empty(b, r.stderr, "what is mounted stays so")
+		}
 		require.Equal(b, server.url, b.status().Endpoint)
 		b.shOK(`echo 1 > "$M/a,1"; echo 2 > "$M/b"`)
 		require.Equal(b, state.Excluded, b.info("a,1").State)
@@ -166,4 +171,41 @@ func TestMountFuse3(t *testing.T) {
 		require.Equal(b, state.Excluded, b.info("a,b").State)
 		b.ok("unmount", b.point)
 	}
+}
+
+// A mount is made on a directory that systemd watches for x-systemd.automount, and the
+// making of it does not count as a use.
+func TestMountOnAutomount(t *testing.T) {
+	b := newBox(t, users()[0])
+	system(t, "")
+	listen, asked, err := os.Pipe()
+	require.NoError(t, err)
+	defer listen.Close()
+	options := fmt.Sprintf("fd=%d,pgrp=%d,minproto=5,maxproto=5,direct", asked.Fd(), unix.Getpgrp())
+	require.NoError(t, unix.Mount("systemd-1", b.point, "autofs", 0, options))
+	t.Cleanup(func() { unix.Unmount(b.point, unix.MNT_DETACH) })
+	asked.Close()
+
+	cmd := b.bare("/bin/mount", "-t", "fuse.uploadfs", "jobs", b.point, "-o", "embedded,state-dir="+b.state)
+	cmd.SysProcAttr.Setpgid = true // else it is one of the processes that may look
+	cmd.Stderr = os.Stderr
+	require.NoError(t, cmd.Start())
+	used := make(chan struct{})
+	go func() { // ends with the pipe
+		if n, _ := listen.Read(make([]byte, 1000)); n > 0 {
+			close(used)
+			unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+		}
+	}()
+	err = cmd.Wait()
+	select {
+	case <-used:
+		require.Fail(t, "the mount would have waited for itself")
+	default:
+	}
+	require.NoError(t, err)
+	b.cleanup()
+	b.shOK(`echo 1 > "$M/a"`)
+	require.Equal(t, state.Completed, b.info("a").State)
+	b.ok("unmount", b.point)
 }

@@ -20,10 +20,15 @@ func versionCommand() *cobra.Command {
 	}
 }
 
+// What scripts/package builds is told its release and its commit by the linker.
+var packaged, commit = "", "unknown"
+
 // version describes the build. A program built outside of a checkout has no commit.
 func version(info *debug.BuildInfo, ok bool) string {
-	release, commit := "(devel)", "unknown"
-	if ok {
+	release, commit := "(devel)", commit
+	if packaged != "" {
+		release = packaged
+	} else if ok {
 		if info.Main.Version != "" {
 			release = info.Main.Version
 		}

@@ -58,7 +58,7 @@ func small(_ context.Context, w *work) error {
 // what they read in.
 func shell(ctx context.Context, w *work) error {
 	args := []string{"--external-sources"}
-	for _, pattern := range []string{"scripts/*", ".ci/*"} {
+	for _, pattern := range []string{"scripts/*", ".ci/*", "deploy/package/*"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			return err
@@ -134,6 +134,15 @@ func lint(ctx context.Context, w *work) error {
 }
 
 var toolCounts = regexp.MustCompile(`(?m)^(\d+) passed, (\d+) failed, (\d+) skipped$`)
+
+// packaged builds the packages, installs one and mounts with it.
+func packaged(ctx context.Context, w *work) result {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(w, "only root can give the package a root directory of its own")
+		return result{skipped: 1}
+	}
+	return check(program("scripts/check-package"))(ctx, w)
+}
 
 // toolMatrix runs scripts/tools, and counts its cases.
 func toolMatrix(ctx context.Context, w *work) result {

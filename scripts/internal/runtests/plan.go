@@ -173,6 +173,10 @@ func extraSteps(packages []*goPackage) []*step {
 		name: "browser", about: "scripts/browser: the page of a mount in Chromium", onlyAll: true,
 		run: check(program("scripts/browser")),
 	})
+	steps = append(steps, &step{
+		name: "package", about: "scripts/check-package: the .deb is installed, mounts by fstab, is removed", onlyAll: true,
+		run: packaged,
+	})
 	return append(steps, &step{
 		name: "bench", about: "scripts/bench, with a hundredth of its data", onlyAll: true,
 		run: check(program("scripts/bench", "-runs", "1", "-scale", "100")),
