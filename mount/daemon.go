@@ -104,7 +104,7 @@ func (d *daemon) serve(point *os.File, ready func(readyMount), signals <-chan os
 	}
 	d.parts = parts
 	// The socket comes before the mount, so that a mount without a listener is a dead one.
-	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, unmount: d.unmount}, d.log)
+	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, set: d.set, unmount: d.unmount}, d.log)
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}
@@ -308,6 +308,8 @@ func (d *daemon) report(ctx context.Context) (Report, error) {
 		Started:    d.started,
 		Disk:       disk,
 		Notes:      d.notes(),
+		Paused:     d.parts.uploader.Paused(),
+		Limit:      d.parts.limit.PerSecond(),
 		Page:       d.page(),
 		Snapshot:   snapshot,
 	}

@@ -129,7 +129,7 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 
 // Snapshot is what is known of the whole tree at about one moment.
 func (u *Uploader) Snapshot() (Snapshot, error) {
-	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: u.schedule.largeParts()}
+	snap := Snapshot{Parallel: u.schedule.parallel(), InFlight: u.schedule.largeParts()}
 	var err error
 	if snap.Counts, err = u.journal.Counts(); err != nil {
 		return snap, err

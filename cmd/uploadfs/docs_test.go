@@ -180,7 +180,7 @@ func TestDocsNameNoOtherFlag(t *testing.T) {
 	b := self(t)
 	var known []string
 	for _, command := range [][]string{
-		{"mount"}, {"unmount"}, {"status"}, {"info"}, {"wait"}, {"retry"}, {"put"}, {"serve"}, {"version"}, {"doctor"},
+		{"mount"}, {"unmount"}, {"status"}, {"info"}, {"wait"}, {"retry"}, {"put"}, {"serve"}, {"version"}, {"doctor"}, {"set"}, {"pause"}, {"resume"},
 		{"uploads", "create"}, {"uploads", "complete"}, {"uploads", "cancel"}, {"uploads:parts", "create"},
 	} {
 		known = append(known, flags(b, command...)...)

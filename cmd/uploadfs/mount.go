@@ -48,6 +48,10 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 		return err
 	})
 	f.IntVar(&c.Parallel, "parallel", c.Parallel, "parts in flight over the whole mount")
+	f.Func("limit-upload", "bytes per second over all connections, as `RATE`: 2MiB, or off (default off)", func(s string) (err error) {
+		c.Limit, err = mount.ParseLimit(s)
+		return err
+	})
 	f.Func("close", "`MODE` of close: wait until the File exists, or background (default wait)", func(s string) error {
 		mode, err := mount.ParseChoice(s, mount.CloseModes)
 		c.CloseBackground = mode == "background"
