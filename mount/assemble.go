@@ -30,9 +30,9 @@ type assembly struct {
 // retries, the backing tree, the uploader. The state directory is bound to the
 // endpoint only when the endpoint is known to be one. ended is told of files as
 // [uploader.Options] says.
-func assemble(c *Config, dir *stateDir, ended func(*uploader.Status), log *slog.Logger) (*assembly, error) {
+func assemble(c *Config, dir *stateDir, m *metrics.Metrics, ended func(*uploader.Status), log *slog.Logger) (*assembly, error) {
 	api := c.apiConfig()
-	a := &assembly{metrics: metrics.New(), limit: openai.NewLimit(c.Limit)}
+	a := &assembly{metrics: m, limit: openai.NewLimit(c.Limit)}
 	api.Limit = a.limit
 	var client *openai.Backend
 	var err error

@@ -47,6 +47,10 @@ type Config struct {
 	DrainTimeout    time.Duration // how long the end of the mount waits for uploads
 	WritePath       string        // one of [WritePaths]
 
+	// Programs that run when a file is completed, and when it has failed or was
+	// interrupted; "" for none.
+	OnComplete, OnFailure string
+
 	HTTP string // where the page and the metrics are served, as web.ParseListen gives it; "" for nowhere
 
 	Options []string // of the mount, as after -o: see [MountOptions]

@@ -69,7 +69,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(usage)
 	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
-		waitCommand(), retryCommand(), setCommand(), pauseCommand(), resumeCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), doctorCommand(), versionCommand(), syncCommand())
+		waitCommand(), retryCommand(), setCommand(), pauseCommand(), resumeCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), doctorCommand(), versionCommand(), syncCommand(), hookCommand())
 	return root
 }
 
