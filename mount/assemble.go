@@ -18,6 +18,7 @@ import (
 // assembly is what a mount is made of, in the order in which it is made.
 type assembly struct {
 	metrics  *metrics.Metrics
+	limit    *openai.Limit
 	embedded *embedded // nil unless the API is served from here
 	keyCheck *keyCheck // nil where the key is not checked
 	tree     *backing.Tree
@@ -29,9 +30,10 @@ type assembly struct {
 // retries, the backing tree, the uploader. The state directory is bound to the
 // endpoint only when the endpoint is known to be one. ended is told of files as
 // [uploader.Options] says.
-func assemble(c *Config, dir *stateDir, ended func(*uploader.Status), log *slog.Logger) (*assembly, error) {
+func assemble(c *Config, dir *stateDir, m *metrics.Metrics, ended func(*uploader.Status), log *slog.Logger) (*assembly, error) {
 	api := c.apiConfig()
-	a := &assembly{metrics: metrics.New()}
+	a := &assembly{metrics: m, limit: openai.NewLimit(c.Limit)}
+	api.Limit = a.limit
 	var client *openai.Backend
 	var err error
 	if !c.Embedded {
@@ -104,7 +106,7 @@ func (c *Config) apiConfig() openai.Config {
 		Organization: c.Organization,
 		Project:      c.Project,
 		Header:       c.Header,
-		Slots:        c.Parallel,
+		Slots:        MaxParallel, // the uploader bounds what is under way, and can be told to change that
 		InsecureHTTP: c.InsecureHTTP,
 	}
 }

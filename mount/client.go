@@ -59,6 +59,11 @@ func (c *Client) Cancel(ctx context.Context, path string) error {
 	return c.call(ctx, http.MethodPost, "/cancel", url.Values{"path": {path}}, &struct{}{})
 }
 
+// Set changes settings of the running mount.
+func (c *Client) Set(ctx context.Context, s Settings) error {
+	return c.send(ctx, http.MethodPost, "/set", s, &struct{}{})
+}
+
 // Unmount ends the mount and returns when its daemon is gone. syscall.EBUSY
 // means that something is open on it, and that nothing has changed. When ctx ends
 // first, the daemon goes on to its end by itself.
@@ -102,13 +107,26 @@ func (c *Client) kill(ctx context.Context) error {
 	return daemon.wait(ctx)
 }
 
-// call makes one request and reads its JSON answer into v.
-func (c *Client) call(ctx context.Context, method, path string, form url.Values, v any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://mount"+path, strings.NewReader(form.Encode()))
+// send makes one request with a JSON body, and reads its JSON answer into v.
+func (c *Client) send(ctx context.Context, method, path string, body, v any) error {
+	text, err := json.Marshal(body)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return c.request(ctx, method, path, "application/json", string(text), v)
+}
+
+// call makes one request with a form, and reads its JSON answer into v.
+func (c *Client) call(ctx context.Context, method, path string, form url.Values, v any) error {
+	return c.request(ctx, method, path, "application/x-www-form-urlencoded", form.Encode(), v)
+}
+
+func (c *Client) request(ctx context.Context, method, path, kind, text string, v any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://mount"+path, strings.NewReader(text))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", kind)
 	if c.mount.Device != "" {
 		req.Header.Set(deviceHeader, c.mount.Device)
 	}

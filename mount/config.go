@@ -2,8 +2,10 @@ package mount
 
 import (
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +36,7 @@ type Config struct {
 	Purpose  string              // of Files whose directory and file say nothing else
 	PartSize int64               // bytes, 0 lets the uploader choose
 	Parallel int                 // parts in flight over the whole mount
+	Limit    int64               // bytes per second that may be sent; 0 is no limit
 	Checksum bool                // have the API compare the MD5 of each File
 	Names    uploader.NamePolicy // which names wait, and which are never sent
 
@@ -43,6 +46,10 @@ type Config struct {
 	CloseTimeout    time.Duration // how long close waits without one acknowledged byte; 0 is for ever
 	DrainTimeout    time.Duration // how long the end of the mount waits for uploads
 	WritePath       string        // one of [WritePaths]
+
+	// Programs that run when a file is completed, and when it has failed or was
+	// interrupted; "" for none.
+	OnComplete, OnFailure string
 
 	HTTP string // where the page and the metrics are served, as web.ParseListen gives it; "" for nowhere
 
@@ -103,6 +110,30 @@ func ParsePartSize(s string) (int64, error) {
 		return 0, usagef("give a size from 8MiB to 64MiB, or auto")
 	}
 	return int64(n), nil
+}
+
+// leastLimit is below what any line gives, and still lets all connections move.
+const leastLimit = 16 << 10
+
+// ParseLimit reads a rate in bytes per second, as in 2MiB, or "off" (0).
+func ParseLimit(s string) (int64, error) {
+	if s == "off" || s == "0" {
+		return 0, nil
+	}
+	n, err := humanize.ParseBytes(strings.TrimSuffix(s, "/s"))
+	if err != nil || n < leastLimit || n > math.MaxInt64 {
+		return 0, usagef("give bytes per second, at least 16KiB, or off")
+	}
+	return int64(n), nil
+}
+
+// ParseParallel reads a number of parts in flight.
+func ParseParallel(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > MaxParallel {
+		return 0, usagef("give 1 to %d parts in flight", MaxParallel)
+	}
+	return n, nil
 }
 
 // ParseChoice checks that s is one of choices, of which the error names all.

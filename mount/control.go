@@ -26,8 +26,10 @@ type Report struct {
 	Started    time.Time `json:"started"`
 	Ending     bool      `json:"ending"` // unmounted; what is pending is being drained
 	Disk       Disk      `json:"disk"`
-	Notes      []string  `json:"notes,omitempty"` // what users of the mount should know, one sentence each
-	Page       string    `json:"page,omitempty"`  // URL of the page of --http, with its token
+	Notes      []string  `json:"notes,omitempty"`        // what users of the mount should know, one sentence each
+	Paused     bool      `json:"paused"`                 // no further call to the API begins
+	Limit      int64     `json:"limit_upload,omitempty"` // bytes per second
+	Page       string    `json:"page,omitempty"`         // URL of the page of --http, with its token
 	uploader.Snapshot
 }
 
@@ -91,6 +93,7 @@ type handlers struct {
 	device  func() string // of the mount; "" before there is one
 	status  func(context.Context) (Report, error)
 	retry   func(path string) error
+	set     func(Settings) error
 	cancel  func(path string) error
 	unmount func(context.Context, UnmountOptions) (Outcome, error)
 }
@@ -164,6 +167,14 @@ func (h handlers) mux() http.Handler {
 	})
 	mux.HandleFunc("POST /cancel", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, h.cancel(r.PostFormValue("path")))
+	})
+	mux.HandleFunc("POST /set", func(w http.ResponseWriter, r *http.Request) {
+		var s Settings
+		err := json.NewDecoder(r.Body).Decode(&s)
+		if err == nil {
+			err = h.set(s)
+		}
+		answer(w, struct{}{}, err)
 	})
 	mux.HandleFunc("POST /unmount", func(w http.ResponseWriter, r *http.Request) {
 		o, err := unmountOptions(r)

@@ -14,7 +14,9 @@ import (
 	"time"
 
 	"uploadfs/fusefs"
+	"uploadfs/mount/metrics"
 	"uploadfs/mount/web"
+	"uploadfs/uploader"
 	"uploadfs/uploader/state"
 )
 
@@ -29,6 +31,8 @@ type daemon struct {
 	disk    diskMeter
 
 	completed completedFiles
+	umask     int // of the process that started this one
+	hooks     *hooks
 
 	// mounted is closed when parts.server is there.
 	mounted chan struct{}
@@ -61,7 +65,7 @@ func run(c Config, ready func(readyMount)) error {
 	// SIG_IGN, is not inherited by programs that the daemon starts.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	// What is made from here on is this user's alone, the journal among it.
-	syscall.Umask(0o077)
+	umask := syscall.Umask(0o077)
 
 	point, detached, err := c.prepare()
 	if err != nil {
@@ -90,6 +94,7 @@ func run(c Config, ready func(readyMount)) error {
 		ending:   make(chan struct{}),
 		drained:  make(chan struct{}),
 		cutShort: make(chan struct{}),
+		umask:    umask,
 	}
 	d.drainTimeout.Store(int64(c.DrainTimeout))
 	err = d.serve(point, ready, signals)
@@ -106,13 +111,17 @@ func (d *daemon) serve(point *os.File, ready func(readyMount), signals <-chan os
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	parts, err := assemble(&d.config, d.dir, d.completed.add, d.log)
+	counters := metrics.New()
+	d.hooks = startHooks(&d.config, d.umask, d.hookPoint, counters, d.log)
+	parts, err := assemble(&d.config, d.dir, counters, d.fileEnded, d.log)
 	if err != nil {
+		d.hooks.close()
 		return err
 	}
+	defer d.hooks.close()
 	d.parts = parts
 	// The socket comes before the mount, so that a mount without a listener is a dead one.
-	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, cancel: parts.uploader.Cancel, unmount: d.unmount}, d.log)
+	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, cancel: parts.uploader.Cancel, set: d.set, unmount: d.unmount}, d.log)
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}
@@ -150,6 +159,21 @@ func (d *daemon) serve(point *os.File, ready func(readyMount), signals <-chan os
 	d.log.Info("ended", "failed", len(d.outcome.Failed), "interrupted", len(d.outcome.Interrupted),
 		"earlier", len(d.outcome.Earlier.Failed)+len(d.outcome.Earlier.Interrupted))
 	return d.outcome.Err()
+}
+
+// fileEnded takes in that a file is completed, has failed or was interrupted.
+func (d *daemon) fileEnded(st *uploader.Status) {
+	d.completed.add(st)
+	d.hooks.add(st)
+}
+
+// hookPoint is the path of the mount for hooks, which may run before there is one: the
+// uploader goes on with old files at once.
+func (d *daemon) hookPoint() string {
+	if d.device() == "" {
+		return d.config.MountPoint
+	}
+	return d.point()
 }
 
 // await returns when no new work can reach the mount any more.
@@ -346,6 +370,8 @@ func (d *daemon) report(ctx context.Context) (Report, error) {
 		Started:    d.started,
 		Disk:       disk,
 		Notes:      d.notes(),
+		Paused:     d.parts.uploader.Paused(),
+		Limit:      d.parts.limit.PerSecond(),
 		Page:       d.page(),
 		Snapshot:   snapshot,
 	}

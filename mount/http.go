@@ -133,6 +133,9 @@ func (d *daemon) view(ctx context.Context) (web.View, error) {
 		Counts: rep.Counts, Slots: rep.Parallel, SlotsInUse: rep.InFlight, DiskUsed: rep.Disk.Used, DiskFree: rep.Disk.Free,
 		Completed: d.completed.list(),
 	}
+	if rep.Paused {
+		v.Notes = slices.Insert(slices.Clone(v.Notes), 0, "paused: nothing is sent until uploadfs resume")
+	}
 	for _, f := range rep.Files {
 		v.Files = append(v.Files, viewFile(f))
 	}

@@ -50,6 +50,12 @@ func (c *Config) prepare() (dir *os.File, detached bool, err error) {
 			return nil, false, err
 		}
 	}
+	if c.OnComplete, err = findHook("--on-complete", c.OnComplete); err != nil {
+		return nil, false, err
+	}
+	if c.OnFailure, err = findHook("--on-failure", c.OnFailure); err != nil {
+		return nil, false, err
+	}
 	if !c.Embedded {
 		if _, err := c.key(); err != nil {
 			return nil, false, err

@@ -135,6 +135,9 @@ func (s *session) wait(ctx context.Context, w *waiter, timeout time.Duration) er
 			s.mu.Lock()
 			since := s.commits.lastAck
 			s.mu.Unlock()
+			if s.u.Paused() {
+				started = now // nothing can be acknowledged
+			}
 			if since.Before(started) {
 				since = started
 			}

@@ -22,13 +22,14 @@ const (
 // commit takes a job, of the kind of its file. Neither a slot nor a job is held while
 // a call waits for its next attempt, or a file for another of equal name and size.
 type scheduler struct {
-	mu    sync.Mutex // guards everything below, and is a leaf
-	lanes [2]lane    // by kind
-	last  kind       // of the last call that got a slot
-	pace  pace
-	line  line
-	queue queue
-	timer *time.Timer // dispatches when time alone lets something go
+	mu     sync.Mutex // guards everything below, and is a leaf
+	lanes  [2]lane    // by kind
+	last   kind       // of the last call that got a slot
+	paused bool       // no call gets one
+	pace   pace
+	line   line
+	queue  queue
+	timer  *time.Timer // dispatches when time alone lets something go
 }
 
 // lane has the slots of one kind of call, and the calls that wait for one.
@@ -199,7 +200,7 @@ func (q *scheduler) dispatch() {
 func (q *scheduler) dispatchCalls(now time.Time) (again time.Time) {
 	for {
 		k, ok := q.nextKind()
-		if !ok {
+		if !ok || q.paused {
 			return time.Time{}
 		}
 		if again = q.pace.take(now); !again.IsZero() {

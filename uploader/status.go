@@ -166,7 +166,7 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 
 // Snapshot is what is known of the whole tree at about one moment.
 func (u *Uploader) Snapshot() (Snapshot, error) {
-	snap := Snapshot{Parallel: u.opts.Parallel, InFlight: u.schedule.largeParts()}
+	snap := Snapshot{Parallel: u.schedule.parallel(), InFlight: u.schedule.largeParts()}
 	now := time.Now()
 	snap.Sending, snap.Queued = u.sending(now)
 	var err error

@@ -79,7 +79,7 @@ func (s *session) newTransfer(size int64) *transfer {
 // parts may have any size. mu is held.
 func (s *session) divide(x *transfer) {
 	if s.u.opts.PartSize == 0 {
-		x.divide(int64(s.u.opts.Parallel - x.inflight))
+		x.divide(int64(s.u.schedule.parallel() - x.inflight))
 	}
 }
 

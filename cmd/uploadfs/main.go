@@ -94,7 +94,7 @@ func newRoot() *cobra.Command {
 	}
 	root.SetFlagErrorFunc(usage)
 	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
-		waitCommand(), retryCommand(), cancelCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), doctorCommand(), versionCommand(), configCommand(), syncCommand(), manCommand())
+		waitCommand(), retryCommand(), cancelCommand(), setCommand(), pauseCommand(), resumeCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), doctorCommand(), versionCommand(), configCommand(), syncCommand(), hookCommand(), manCommand())
 	completeAll(root)
 	return root
 }

@@ -52,6 +52,10 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 		return err
 	})
 	f.IntVar(&c.Parallel, "parallel", c.Parallel, "parts in flight over the whole mount")
+	parsed(f, "limit-upload", "off", "bytes per second over all connections, as `RATE`: 2MiB, or off", []string{"off"}, func(s string) (err error) {
+		c.Limit, err = mount.ParseLimit(s)
+		return err
+	})
 	parsed(f, "close", "wait", "`MODE` of close: wait until the File exists, or background", mount.CloseModes, func(s string) error {
 		mode, err := mount.ParseChoice(s, mount.CloseModes)
 		c.CloseBackground = mode == "background"
@@ -91,6 +95,8 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 		c.LogLevel, err = mount.ParseLogLevel(s)
 		return err
 	})
+	f.StringVar(&c.OnComplete, "on-complete", "", "run `PROGRAM` for each completed file, with its facts in the environment")
+	f.StringVar(&c.OnFailure, "on-failure", "", "run `PROGRAM` for each file that has failed or was interrupted")
 	f.Func("http", "`ADDR` to serve a page and metrics on: HOST:PORT, or PORT for 127.0.0.1", func(s string) (err error) {
 		c.HTTP, err = mount.ParseListen(s)
 		return err

@@ -166,6 +166,9 @@ func printReports(w io.Writer, list []mount.Report, asJSON bool) error {
 
 func printReport(w io.Writer, r *mount.Report, now time.Time) error {
 	title := mount.Printable(r.MountPoint)
+	if r.Paused {
+		title += " (paused: nothing is sent until uploadfs resume " + mount.Printable(r.MountPoint) + ")"
+	}
 	if r.Ending {
 		title += " (unmounted; uploading what is pending)"
 	}
@@ -176,6 +179,9 @@ func printReport(w io.Writer, r *mount.Report, now time.Time) error {
 	row(t, "  write path", r.WritePath)
 	row(t, "  disk", fmt.Sprintf("%s used, %s free", size(r.Disk.Used), size(r.Disk.Free)))
 	row(t, "  in flight", fmt.Sprintf("%d of %d", r.InFlight, r.Parallel))
+	if r.Limit > 0 {
+		row(t, "  limit", size(r.Limit)+"/s")
+	}
 	row(t, "  files", counts(r.Counts))
 	if r.Page != "" {
 		row(t, "  page", r.Page)

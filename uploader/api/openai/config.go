@@ -58,6 +58,9 @@ type Config struct {
 	AnswerStall time.Duration
 	SlowestRate int64
 
+	// Limit bounds what all connections send, unless nil.
+	Limit *Limit
+
 	// Dial opens the TCP connections, unless nil. It may be called concurrently.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
 

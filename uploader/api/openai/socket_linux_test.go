@@ -47,7 +47,7 @@ func TestAcknowledged(t *testing.T) {
 	client, server := pair(t)
 	require.NoError(t, server.SetReadBuffer(64<<10))
 	tune(client, time.Minute)
-	c := newConn(client)
+	c := newConn(client, nil)
 	require.NoError(t, c.SetWriteDeadline(time.Now().Add(200*time.Millisecond)))
 	close(c.read) // a failed write waits for no answer
 	c.once.Do(func() {})
@@ -74,7 +74,7 @@ func TestAcknowledged(t *testing.T) {
 
 func TestConnBelowTLS(t *testing.T) {
 	client, _ := pair(t)
-	c := newConn(client)
+	c := newConn(client, nil)
 	require.Same(t, c, connOf(c))
 	require.Same(t, c, connOf(tls.Client(c, &tls.Config{InsecureSkipVerify: true})))
 	require.Nil(t, connOf(client))

@@ -48,7 +48,7 @@ func newClient(cfg Config, conns int) *http.Client {
 					return nil, err
 				}
 				tune(c, cfg.Stall)
-				return newConn(c), nil
+				return newConn(c, cfg.Limit), nil
 			},
 			TLSClientConfig:     cfg.TLS.Clone(),
 			TLSHandshakeTimeout: handshakeTimeout,
@@ -83,9 +83,16 @@ type conn struct {
 	sent atomic.Int64  // bytes passed to the kernel
 	once sync.Once     // closes read
 	read chan struct{} // closed when reading has ended, or by Close
+
+	limit *Limit          // nil for none
+	open  context.Context // ends with Close
+	close context.CancelFunc
 }
 
-func newConn(c net.Conn) *conn { return &conn{Conn: c, read: make(chan struct{})} }
+func newConn(c net.Conn, limit *Limit) *conn {
+	open, end := context.WithCancel(context.Background())
+	return &conn{Conn: c, read: make(chan struct{}), limit: limit, open: open, close: end}
+}
 
 // connOf returns the connection below TLS, or nil if it is not ours.
 func connOf(c net.Conn) *conn {
@@ -120,9 +127,15 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *conn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.sent.Add(int64(n))
+func (c *conn) Write(p []byte) (written int, err error) {
+	for written < len(p) && err == nil {
+		var n int
+		if n, err = c.limit.wait(c.open, len(p)-written); err == nil {
+			n, err = c.Conn.Write(p[written : written+n])
+			written += n
+			c.sent.Add(int64(n))
+		}
+	}
 	if err != nil {
 		grace := time.NewTimer(answerGrace)
 		defer grace.Stop()
@@ -131,7 +144,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		case <-grace.C:
 		}
 	}
-	return n, err
+	return written, err
 }
 
 // ReadFrom is what the transport sends a body with, where there is no TLS.
@@ -157,6 +170,7 @@ func (c *conn) ReadFrom(r io.Reader) (written int64, err error) {
 }
 
 func (c *conn) Close() error {
+	c.close()
 	c.once.Do(func() { close(c.read) })
 	return c.Conn.Close()
 }
