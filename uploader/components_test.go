@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -117,4 +118,17 @@ func TestTheBackingFileIsOpenWhileItIsUsed(t *testing.T) {
 	require.False(t, b.isOpen())
 	_, err := f.Stat()
 	require.ErrorIs(t, err, os.ErrClosed)
+}
+
+// A file that nobody writes to is polled less and less often, and one that changes soon again.
+func TestPollPause(t *testing.T) {
+	for quiet, want := range map[time.Duration]time.Duration{
+		0:                       pollInterval,
+		8 * pollInterval:        pollInterval,
+		16 * pollInterval:       2 * pollInterval,
+		8 * idlePollInterval:    idlePollInterval,
+		1000 * idlePollInterval: idlePollInterval,
+	} {
+		require.Equal(t, want, pollPause(quiet))
+	}
 }

@@ -67,6 +67,8 @@ type observer interface {
 
 	// recheckCompleted compares a completed file whose times have moved with what was sent.
 	recheckCompleted()
+	// stopPolling ends what goes on while the file is open for writing: it is not any more.
+	stopPolling()
 	// writersGone follows the release of the last writer.
 	writersGone()
 }
@@ -93,6 +95,7 @@ func (o told) matched(t *target, _ *transfer) bool         { return o.whole(t) }
 func (o told) hashed(t *target, _ map[extent]uint32) bool  { return o.whole(t) }
 func (told) recheckDigest(context.Context, *os.File) error { return nil }
 func (told) commitsEnded()                                 {}
+func (told) stopPolling()                                  {}
 func (told) recheckCompleted()                             {}
 func (o told) mayHaveWritten(w *Writer) bool               { return w.wrote.Load() }
 func (o told) writersGone()                                { o.s.lastClosed() }

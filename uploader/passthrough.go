@@ -15,8 +15,8 @@ import (
 // the daemon, so the session polls the file.
 //
 //   - A change shows in the backing file's size, mtime and ctime. They are read at
-//     a close, before Complete, when an attribute is read, and at every
-//     [pollInterval] while the file is open for writing.
+//     a close, before Complete, when an attribute is read, and after every
+//     [pollPause] while the file is open for writing.
 //   - That a chunk is full is a guess: the size has passed it, and no hole is left
 //     in it. Only what was beyond the end at open counts.
 //   - That a part still equals its chunk is proven at commit. The file is read once
@@ -28,11 +28,18 @@ import (
 
 // A file that is open for writing is polled every pollInterval while it changes, so
 // that a full chunk is soon on its way. While it does not change, the interval
-// grows to idlePollInterval. A file that is not open is not polled.
+// grows to idlePollInterval: thousands of files that are only kept open cost nothing. A
+// file that is not open is not polled.
 const (
 	pollInterval     = 25 * time.Millisecond
-	idlePollInterval = 200 * time.Millisecond
+	idlePollInterval = 5 * time.Second
 )
+
+// pollPause is the time to the next poll of a file that has not changed for so long. A
+// change is seen late by an eighth of the quiet before it.
+func pollPause(quiet time.Duration) time.Duration {
+	return min(max(quiet/8, pollInterval), idlePollInterval)
+}
 
 // mappingPollInterval is how often a file without writers is polled that a
 // mapping can still change.
@@ -56,10 +63,11 @@ type polled struct {
 	commit uint64       // the epoch at which the commit under way began
 	begun  backing.Info // when it began to send and to hash
 
-	polling    bool        // startPolling's goroutine is at work
-	outlived   state.State // while watchOutlived is at work: the state that the journal has
-	watching   bool        // watchOutlived's goroutine is at work
-	unattended bool        // the file may have a writer that is not ours: no change of it is a content
+	polling    bool          // startPolling's goroutine is at work
+	wake       chan struct{} // buffered; lets it look whether it should end
+	outlived   state.State   // while watchOutlived is at work: the state that the journal has
+	watching   bool          // watchOutlived's goroutine is at work
+	unattended bool          // the file may have a writer that is not ours: no change of it is a content
 
 	mappable   bool // an open since the file had none could have made a mapping that stores
 	recheckDue bool // such a mapping has gone, and the file is to be compared when it is not committed
@@ -73,7 +81,7 @@ func newPolled(s *session) (*polled, error) {
 	if err != nil {
 		return nil, api.LocalError("stat", err)
 	}
-	return &polled{s: s, seen: info, base: info.Size, hole: info.Size}, nil
+	return &polled{s: s, seen: info, base: info.Size, hole: info.Size, wake: make(chan struct{}, 1)}, nil
 }
 
 // startPolling polls until the file has no writer any more. mu is held.
@@ -85,12 +93,13 @@ func (v *polled) startPolling() {
 	s := v.s
 	s.file.uses++ // until the polling ends
 	s.u.wg.Go(func() {
-		interval := pollInterval
-		t := time.NewTimer(interval)
+		changed := time.Now()
+		t := time.NewTimer(pollInterval)
 		defer t.Stop()
 		for {
 			select {
 			case <-t.C:
+			case <-v.wake:
 			case <-s.u.ctx.Done():
 			}
 			s.mu.Lock()
@@ -103,14 +112,25 @@ func (v *polled) startPolling() {
 			before := v.seen
 			v.poll()
 			v.findFull()
-			interval = min(2*interval, idlePollInterval)
+			now := time.Now()
 			if v.seen != before {
-				interval = pollInterval
+				changed = now
 			}
 			s.mu.Unlock()
-			t.Reset(interval)
+			pause := pollPause(now.Sub(changed))
+			if pause > time.Second { // those that are quiet wake the daemon together
+				pause = now.Add(pause).Truncate(time.Second).Sub(now)
+			}
+			t.Reset(pause)
 		}
 	})
+}
+
+func (v *polled) stopPolling() {
+	select {
+	case v.wake <- struct{}{}:
+	default:
+	}
 }
 
 func (v *polled) poll() {

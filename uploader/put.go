@@ -244,6 +244,7 @@ func (p *Put) Close() {
 	defer s.mu.Unlock()
 	if s.writers > 0 {
 		s.writers--
+		s.observer.stopPolling()
 		s.closeFile()
 	}
 }

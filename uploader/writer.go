@@ -416,6 +416,7 @@ func (w *Writer) Close() {
 		return
 	}
 	s.rec.Open, s.prediction.predictor = false, nil
+	s.observer.stopPolling()
 	switch {
 	case s.unlinked:
 		s.dropTransfer(errUnlinked)
