@@ -54,6 +54,7 @@ func TestConfigShow(t *testing.T) {
 	t.Setenv("UPLOADFS_PURPOSE", "batch")
 	t.Setenv("UPLOADFS_CLOSE", "background")
 	t.Setenv("UPLOADFS_HOLD", `"a,b",c`)
+	t.Setenv("UPLOADFS_HTTP", "127.0.0.1:9090")
 	t.Setenv("UPLOADFS_JSON", "true")
 	t.Setenv("OPENAI_API_KEY", testKey)
 	t.Setenv("OPENAI_BASE_URL", "https://user:secret@example.org/v1/")
@@ -66,6 +67,7 @@ func TestConfigShow(t *testing.T) {
 		{"close", "wait", "flag"},
 		{"no-hold", "true", "flag"},
 		{"hold", `"a,b",c`, "UPLOADFS_HOLD"},
+		{"http", "127.0.0.1:9090", "UPLOADFS_HTTP"},
 		{"part-size", "64MiB", "default"},
 		{"base-url", "https://example.org/v1", "OPENAI_BASE_URL"},
 		{"api-key", "[secret]", "OPENAI_API_KEY"},

@@ -97,7 +97,7 @@ func mountFlags(f *pflag.FlagSet, c *mount.Config) {
 	})
 	f.StringVar(&c.OnComplete, "on-complete", "", "run `PROGRAM` for each completed file, with its facts in the environment")
 	f.StringVar(&c.OnFailure, "on-failure", "", "run `PROGRAM` for each file that has failed or was interrupted")
-	f.Func("http", "`ADDR` to serve a page and metrics on: HOST:PORT, or PORT for 127.0.0.1", func(s string) (err error) {
+	parsed(f, "http", "", "`ADDR` to serve a page and metrics on: HOST:PORT, or PORT for 127.0.0.1", nil, func(s string) (err error) {
 		c.HTTP, err = mount.ParseListen(s)
 		return err
 	})
