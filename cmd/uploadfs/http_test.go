@@ -135,6 +135,7 @@ func TestPage(t *testing.T) {
 	fi, err := os.Stat(filepath.Join(b.state, "http-token"))
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), fi.Mode().Perm())
+	b.shOK(`rm "$M/private-name"`)
 	b.ok("unmount", b.point)
 	_, err = http.Get(page)
 	require.Error(t, err, "the page has ended with the mount")
