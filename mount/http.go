@@ -148,8 +148,8 @@ func (d *daemon) view(ctx context.Context) (web.View, error) {
 
 func viewFile(f *uploader.Status) web.File {
 	return web.File{
-		Path: f.Path, State: f.State, Size: f.Size, Sent: f.BytesSent, Acked: f.Acked, Total: f.Total, Parts: f.Parts,
-		FileID: f.FileID, Error: f.Error, NextAttempt: f.NextAttempt,
+		Path: f.Path, State: f.State, Size: f.Size, Sent: max(f.Acknowledged, f.BytesSent), Acked: f.Acked, Total: f.Total, Parts: f.Parts,
+		FileID: f.FileID, Error: f.Error, NextAttempt: f.NextAttempt, Rate: f.Rate, ETA: f.ETA,
 	}
 }
 

@@ -59,7 +59,7 @@ func TestHooks(t *testing.T) {
 	// What ends while the mount ends has its program run before unmount returns.
 	server.SetIntercept(nil)
 	require.NoError(t, os.Remove(b.path("facts")))
-	b.shOK(`echo later > "$M/c.tmp"`) // is held until the end
+	b.shOK(`rm "$M/b"; echo later > "$M/c.tmp"`) // is held until the end
 	b.ok("unmount", b.point)
 	facts, err := os.ReadFile(b.path("facts"))
 	require.NoError(t, err)

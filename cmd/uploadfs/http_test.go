@@ -91,6 +91,7 @@ func TestPage(t *testing.T) {
 	b.ok("wait", big)
 	v = b.awaitView(page, "it is completed", func(v web.View) bool { return len(v.Completed) == 1 })
 	require.Equal(t, b.info("big").FileID, v.Completed[0].FileID)
+	require.Equal(t, int64(20000000), v.Completed[0].Sent)
 	require.Empty(t, v.Files)
 	require.Equal(t, int64(20000000), v.Sent)
 
@@ -135,6 +136,7 @@ func TestPage(t *testing.T) {
 	fi, err := os.Stat(filepath.Join(b.state, "http-token"))
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), fi.Mode().Perm())
+	b.shOK(`rm "$M/private-name"`)
 	b.ok("unmount", b.point)
 	_, err = http.Get(page)
 	require.Error(t, err, "the page has ended with the mount")

@@ -223,6 +223,7 @@ func TestPage(t *testing.T) {
 	require.NoError(t, chromedp.Do(ctx, chromedp.Navigate(m.page)))
 	m.awaitJS(ctx, "live again", `document.querySelector('#connection').textContent === 'live'`)
 	require.Empty(t, foreign(), "no other host is asked")
+	require.NoError(t, os.Remove(filepath.Join(m.point, "it's <i>bad<b>")))
 	m.uploadfs("unmount", m.point)
 	m.awaitJS(ctx, "the mount has gone", `document.querySelector('#connection').className === 'lost'`)
 }
