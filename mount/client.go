@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"uploadfs/uploader"
 )
 
 // ErrNoDaemon means that no process listens for a mount any more: its daemon was
@@ -43,10 +45,10 @@ func NewClient(m Entry) *Client {
 	}}}
 }
 
-// Status asks what the mount is doing.
-func (c *Client) Status(ctx context.Context) (Report, error) {
+// Status asks what the mount is doing, with the files of q.
+func (c *Client) Status(ctx context.Context, q uploader.Query) (Report, error) {
 	var rep Report
-	return rep, c.call(ctx, http.MethodGet, "/status", nil, &rep)
+	return rep, c.call(ctx, http.MethodGet, "/status?"+queryValues(q).Encode(), nil, &rep)
 }
 
 // Retry has a failed or interrupted file tried again; path is below the mount.

@@ -91,7 +91,7 @@ const deviceHeader = "Uploadfs-Device"
 // handlers are what the control socket can ask for.
 type handlers struct {
 	device  func() string // of the mount; "" before there is one
-	status  func(context.Context) (Report, error)
+	status  func(context.Context, uploader.Query) (Report, error)
 	retry   func(path string) error
 	set     func(Settings) error
 	cancel  func(path string) error
@@ -158,7 +158,12 @@ func (c *control) close() error {
 func (h handlers) mux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		rep, err := h.status(r.Context())
+		q, err := parseQuery(r.URL.Query())
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		rep, err := h.status(r.Context(), q)
 		answer(w, rep.listed(), err)
 	})
 	// Forms, not JSON: a path is bytes, and JSON knows only Unicode.

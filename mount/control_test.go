@@ -37,7 +37,7 @@ func mountOf(dir string) Entry { return Entry{Source: dir, Owner: os.Geteuid()} 
 func TestControl(t *testing.T) {
 	const odd = "dir/\xff\n&a=b +%20"
 	h := handlers{
-		status: func(context.Context) (Report, error) {
+		status: func(context.Context, uploader.Query) (Report, error) {
 			return Report{MountPoint: "/mnt", PID: 7, Snapshot: uploader.Snapshot{Counts: map[state.State]int{state.Failed: 2}}}, nil
 		},
 		retry: func(path string) error {
@@ -55,7 +55,7 @@ func TestControl(t *testing.T) {
 
 	client := NewClient(mountOf(dir))
 	ctx := t.Context()
-	rep, err := client.Status(ctx)
+	rep, err := client.Status(ctx, uploader.Query{})
 	require.NoError(t, err)
 	require.Equal(t, "/mnt", rep.MountPoint)
 	require.Equal(t, 2, rep.Counts[state.Failed])
@@ -70,7 +70,7 @@ func TestControl(t *testing.T) {
 
 	require.NoError(t, c.close())
 	require.NoFileExists(t, filepath.Join(dir, socketFile))
-	_, err = client.Status(ctx)
+	_, err = client.Status(ctx, uploader.Query{})
 	require.ErrorIs(t, err, ErrNoDaemon)
 	require.False(t, reachable(mountOf(dir)))
 }

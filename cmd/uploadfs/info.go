@@ -68,12 +68,15 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 			row(t, "  "+name, value)
 		}
 	}
-	state := string(st.State)
+	state := stateShown(st)
 	if !st.Since.IsZero() {
 		state += ", " + when(st.Since, now)
 	}
 	line("state", state)
 	line("error", st.Error)
+	if st.Calls > 0 && st.NextAttempt.IsZero() && st.Error != "" {
+		line("next attempt", "now")
+	}
 	if !st.NextAttempt.IsZero() {
 		line("next attempt", when(st.NextAttempt, now))
 	}
@@ -82,6 +85,9 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 	line("upload", st.UploadID)
 	if p := st.PartsDone(); p != "" {
 		line("progress", fmt.Sprintf("%s parts, %s sent", p, size(st.BytesSent)))
+	}
+	if st.Sending() {
+		line("sent", amount(st.Progress, st.Size, now))
 	}
 	if st.FileID == "" && !st.ExpiresAt.IsZero() {
 		line("expires", when(st.ExpiresAt, now))
