@@ -121,7 +121,7 @@ func (d *daemon) serve(point *os.File, ready func(readyMount), signals <-chan os
 	defer d.hooks.close()
 	d.parts = parts
 	// The socket comes before the mount, so that a mount without a listener is a dead one.
-	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, cancel: parts.uploader.Cancel, set: d.set, unmount: d.unmount}, d.log)
+	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.retry, cancel: parts.uploader.Cancel, set: d.set, unmount: d.unmount}, d.log)
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}

@@ -181,7 +181,7 @@ func TestDocsNameNoOtherFlag(t *testing.T) {
 	b := self(t)
 	var known []string
 	for _, command := range [][]string{
-		{"mount"}, {"unmount"}, {"status"}, {"info"}, {"wait"}, {"retry"}, {"cancel"}, {"put"}, {"serve"}, {"version"}, {"doctor"}, {"set"}, {"pause"}, {"resume"}, {"config", "show"},
+		{}, {"mount"}, {"unmount"}, {"status"}, {"info"}, {"wait"}, {"retry"}, {"cancel"}, {"put"}, {"serve"}, {"version"}, {"doctor"}, {"set"}, {"pause"}, {"resume"}, {"config", "show"},
 		{"uploads", "create"}, {"uploads", "complete"}, {"uploads", "cancel"}, {"uploads:parts", "create"},
 	} {
 		known = append(known, flags(b, command...)...)
