@@ -35,7 +35,7 @@ func stayIn(p local.Point, gate <-chan struct{}) {
 // part. Of a file that waits for its next attempt the status says whether that is under
 // way.
 func TestProgressInsideParts(t *testing.T) {
-	s := newStack(t, stackOptions{Background: true})
+	s := newStack(t, stackOptions{Background: true, Part: 8 * mib})
 	gate := make(chan struct{})
 	var parts atomic.Int32
 	s.API.SetIntercept(func(p local.Point) *local.Fault {

@@ -111,6 +111,14 @@ func (c *Config) apiConfig() openai.Config {
 	}
 }
 
+// retry tries a file again, or what has failed in a directory and below it.
+func (a *assembly) retry(path string) (int, error) {
+	if info, err := a.tree.Stat(path); err == nil && info.Dir() {
+		return a.uploader.RetryBelow(path)
+	}
+	return 1, a.uploader.Retry(path)
+}
+
 // mount asks the kernel for the mount. The state directory is its source, so that
 // a program that sees the mount finds its daemon.
 func (a *assembly) mount(c *Config, point *os.File, dir *stateDir, log *slog.Logger) error {

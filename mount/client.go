@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"uploadfs/uploader"
 )
 
 // ErrNoDaemon means that no process listens for a mount any more: its daemon was
@@ -43,15 +45,18 @@ func NewClient(m Entry) *Client {
 	}}}
 }
 
-// Status asks what the mount is doing.
-func (c *Client) Status(ctx context.Context) (Report, error) {
+// Status asks what the mount is doing, with the files of q.
+func (c *Client) Status(ctx context.Context, q uploader.Query) (Report, error) {
 	var rep Report
-	return rep, c.call(ctx, http.MethodGet, "/status", nil, &rep)
+	return rep, c.call(ctx, http.MethodGet, "/status?"+queryValues(q).Encode(), nil, &rep)
 }
 
-// Retry has a failed or interrupted file tried again; path is below the mount.
-func (c *Client) Retry(ctx context.Context, path string) error {
-	return c.call(ctx, http.MethodPost, "/retry", url.Values{"path": {path}}, &struct{}{})
+// Retry has a failed or interrupted file tried again, or all of them in a directory and
+// below it; path is below the mount. It returns how many are tried.
+func (c *Client) Retry(ctx context.Context, path string) (int, error) {
+	var answer retried
+	err := c.call(ctx, http.MethodPost, "/retry", url.Values{"path": {path}}, &answer)
+	return answer.Files, err
 }
 
 // Cancel has the upload of a file ended; path is below the mount.

@@ -91,8 +91,8 @@ const deviceHeader = "Uploadfs-Device"
 // handlers are what the control socket can ask for.
 type handlers struct {
 	device  func() string // of the mount; "" before there is one
-	status  func(context.Context) (Report, error)
-	retry   func(path string) error
+	status  func(context.Context, uploader.Query) (Report, error)
+	retry   func(path string) (int, error)
 	set     func(Settings) error
 	cancel  func(path string) error
 	unmount func(context.Context, UnmountOptions) (Outcome, error)
@@ -158,15 +158,30 @@ func (c *control) close() error {
 func (h handlers) mux() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		rep, err := h.status(r.Context())
+		q, err := parseQuery(r.URL.Query())
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		rep, err := h.status(r.Context(), q)
 		answer(w, rep.listed(), err)
 	})
 	// Forms, not JSON: a path is bytes, and JSON knows only Unicode.
 	mux.HandleFunc("POST /retry", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, struct{}{}, h.retry(r.PostFormValue("path")))
+		path, err := requestPath(r)
+		if err != nil {
+			answer(w, nil, err)
+			return
+		}
+		n, err := h.retry(path)
+		answer(w, retried{n}, err)
 	})
 	mux.HandleFunc("POST /cancel", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, struct{}{}, h.cancel(r.PostFormValue("path")))
+		path, err := requestPath(r)
+		if err == nil {
+			err = h.cancel(path)
+		}
+		answer(w, struct{}{}, err)
 	})
 	mux.HandleFunc("POST /set", func(w http.ResponseWriter, r *http.Request) {
 		var s Settings
@@ -208,6 +223,18 @@ func (h handlers) mux() http.Handler {
 	})
 }
 
+// requestPath is the path that a request is about, below the mount. A form that cannot be
+// read is about none: "" would be the whole mount.
+func requestPath(r *http.Request) (string, error) {
+	if err := r.ParseForm(); err != nil {
+		return "", err
+	}
+	if !r.PostForm.Has("path") {
+		return "", errors.New("a request without a path")
+	}
+	return r.PostForm.Get("path"), nil
+}
+
 // The fields of a request to unmount.
 const (
 	fieldLazy    = "lazy"
@@ -225,12 +252,15 @@ func (o UnmountOptions) form() url.Values {
 
 // unmountOptions reads what form has written.
 func unmountOptions(r *http.Request) (o UnmountOptions, err error) {
-	if text := r.PostFormValue(fieldLazy); text != "" {
+	if err := r.ParseForm(); err != nil {
+		return o, err
+	}
+	if text := r.PostForm.Get(fieldLazy); text != "" {
 		if o.Lazy, err = strconv.ParseBool(text); err != nil {
 			return o, err
 		}
 	}
-	if text := r.PostFormValue(fieldTimeout); text != "" {
+	if text := r.PostForm.Get(fieldTimeout); text != "" {
 		d, err := time.ParseDuration(text)
 		if err != nil {
 			return o, err
@@ -238,6 +268,11 @@ func unmountOptions(r *http.Request) (o UnmountOptions, err error) {
 		o.Timeout = &d
 	}
 	return o, nil
+}
+
+// retried is the answer to a request to try again.
+type retried struct {
+	Files int `json:"files"`
 }
 
 // failure is the body of every answer that is not 200.

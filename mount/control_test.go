@@ -37,14 +37,14 @@ func mountOf(dir string) Entry { return Entry{Source: dir, Owner: os.Geteuid()} 
 func TestControl(t *testing.T) {
 	const odd = "dir/\xff\n&a=b +%20"
 	h := handlers{
-		status: func(context.Context) (Report, error) {
+		status: func(context.Context, uploader.Query) (Report, error) {
 			return Report{MountPoint: "/mnt", PID: 7, Snapshot: uploader.Snapshot{Counts: map[state.State]int{state.Failed: 2}}}, nil
 		},
-		retry: func(path string) error {
+		retry: func(path string) (int, error) {
 			if path != odd {
-				return fmt.Errorf("got %q", path)
+				return 0, fmt.Errorf("got %q", path)
 			}
-			return nil
+			return 7, nil
 		},
 		unmount: func(context.Context, UnmountOptions) (Outcome, error) { return Outcome{}, syscall.EBUSY },
 	}
@@ -55,14 +55,17 @@ func TestControl(t *testing.T) {
 
 	client := NewClient(mountOf(dir))
 	ctx := t.Context()
-	rep, err := client.Status(ctx)
+	rep, err := client.Status(ctx, uploader.Query{})
 	require.NoError(t, err)
 	require.Equal(t, "/mnt", rep.MountPoint)
 	require.Equal(t, 2, rep.Counts[state.Failed])
 	require.NotNil(t, rep.Files)
 
-	require.NoError(t, client.Retry(ctx, odd))
-	require.EqualError(t, client.Retry(ctx, "x"), `got "x"`)
+	n, err := client.Retry(ctx, odd)
+	require.NoError(t, err)
+	require.Equal(t, 7, n)
+	_, err = client.Retry(ctx, "x")
+	require.EqualError(t, err, `got "x"`)
 
 	_, err = client.Unmount(ctx, UnmountOptions{})
 	require.ErrorIs(t, err, syscall.EBUSY)
@@ -70,7 +73,7 @@ func TestControl(t *testing.T) {
 
 	require.NoError(t, c.close())
 	require.NoFileExists(t, filepath.Join(dir, socketFile))
-	_, err = client.Status(ctx)
+	_, err = client.Status(ctx, uploader.Query{})
 	require.ErrorIs(t, err, ErrNoDaemon)
 	require.False(t, reachable(mountOf(dir)))
 }
@@ -81,32 +84,32 @@ func TestControlReplacesADeadSocket(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, l.Close()) // as a kill leaves it: the file without a listener
 	require.FileExists(t, filepath.Join(dir, socketFile))
-	require.ErrorIs(t, NewClient(mountOf(dir)).Retry(t.Context(), "x"), ErrNoDaemon)
-	c, err := serveControl(dir, handlers{retry: func(string) error { return nil }}, slog.New(slog.DiscardHandler))
+	require.ErrorIs(t, NewClient(mountOf(dir)).Cancel(t.Context(), "x"), ErrNoDaemon)
+	c, err := serveControl(dir, handlers{cancel: func(string) error { return nil }}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	require.NoError(t, NewClient(mountOf(dir)).Retry(t.Context(), "x"))
+	require.NoError(t, NewClient(mountOf(dir)).Cancel(t.Context(), "x"))
 	require.NoError(t, c.close())
 }
 
 func TestControlHasLimits(t *testing.T) {
 	entered := make(chan struct{}, controlCalls)
 	release := make(chan struct{})
-	dir, _ := serve(t, handlers{retry: func(string) error {
+	dir, _ := serve(t, handlers{cancel: func(string) error {
 		entered <- struct{}{}
 		<-release
 		return nil
 	}})
 	client := NewClient(mountOf(dir))
-	require.Error(t, client.Retry(t.Context(), strings.Repeat("x", controlBody)), "no path is that long")
+	require.Error(t, client.Cancel(t.Context(), strings.Repeat("x", controlBody)), "no path is that long")
 
 	errs := make(chan error, controlCalls)
 	for range controlCalls {
-		go func() { errs <- client.Retry(context.Background(), "x") }()
+		go func() { errs <- client.Cancel(context.Background(), "x") }()
 	}
 	for range controlCalls {
 		<-entered
 	}
-	require.ErrorContains(t, client.Retry(t.Context(), "x"), "too many calls")
+	require.ErrorContains(t, client.Cancel(t.Context(), "x"), "too many calls")
 	close(release)
 	for range controlCalls {
 		require.NoError(t, <-errs)
@@ -123,7 +126,7 @@ func TestClientDoesNotTrustTheAnswer(t *testing.T) {
 	})}
 	go server.Serve(l)
 	defer server.Close()
-	require.ErrorContains(t, NewClient(mountOf(dir)).Retry(t.Context(), "x"), "the daemon answered 500")
+	require.ErrorContains(t, NewClient(mountOf(dir)).Cancel(t.Context(), "x"), "the daemon answered 500")
 }
 
 func TestPeerIsAwaited(t *testing.T) {

@@ -121,7 +121,7 @@ func (d *daemon) serve(point *os.File, ready func(readyMount), signals <-chan os
 	defer d.hooks.close()
 	d.parts = parts
 	// The socket comes before the mount, so that a mount without a listener is a dead one.
-	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.uploader.Retry, cancel: parts.uploader.Cancel, set: d.set, unmount: d.unmount}, d.log)
+	control, err := serveControl(d.dir.path, handlers{device: d.device, status: d.report, retry: parts.retry, cancel: parts.uploader.Cancel, set: d.set, unmount: d.unmount}, d.log)
 	if err != nil {
 		return errors.Join(fmt.Errorf("control socket: %w", err), parts.close())
 	}
@@ -262,7 +262,7 @@ func (d *daemon) drain(signals <-chan os.Signal) {
 		cancel()
 		d.outcome.Left = <-left
 	}
-	snapshot, err := d.parts.uploader.Snapshot()
+	snapshot, err := d.parts.uploader.Find(uploader.Query{States: []state.State{state.Failed, state.Interrupted}})
 	if err != nil {
 		d.log.Error("what failed is not known", "error", err)
 	}
@@ -347,7 +347,7 @@ func (d *daemon) notes() []string {
 }
 
 // report is the control socket's view of the mount.
-func (d *daemon) report(ctx context.Context) (Report, error) {
+func (d *daemon) report(ctx context.Context, q uploader.Query) (Report, error) {
 	select {
 	case <-d.mounted:
 	default:
@@ -357,7 +357,7 @@ func (d *daemon) report(ctx context.Context) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	snapshot, err := d.parts.uploader.Snapshot()
+	snapshot, err := d.parts.uploader.Find(q)
 	if err != nil {
 		return Report{}, err
 	}

@@ -36,7 +36,7 @@ func (d *daemon) serveHTTP() error {
 	m.Collect(d.fileMetrics)
 	d.web, err = web.Listen(d.config.HTTP, token, web.Source{
 		Status: func(ctx context.Context) (any, error) {
-			rep, err := d.report(ctx)
+			rep, err := d.report(ctx, uploader.Query{})
 			return rep.listed(), err
 		},
 		View:    d.view,
@@ -124,7 +124,7 @@ func pendingSince(f *uploader.Status) time.Time {
 
 // view is what the page shows now.
 func (d *daemon) view(ctx context.Context) (web.View, error) {
-	rep, err := d.report(ctx)
+	rep, err := d.report(ctx, uploader.Query{})
 	if err != nil {
 		return web.View{}, err
 	}

@@ -66,7 +66,8 @@ func TestRetryingShowsWhyAndWhen(t *testing.T) {
 	require.NoError(t, w.put("f", data(chunk, 1)))
 	st := <-seen
 	require.Contains(t, st.Error, "overloaded")
-	require.False(t, st.NextAttempt.IsZero())
+	require.True(t, st.NextAttempt.IsZero(), "it is the one under way")
+	require.Equal(t, 1, st.Calls)
 	st = w.uploaded("f")
 	require.Empty(t, st.Error)
 	require.True(t, st.NextAttempt.IsZero())

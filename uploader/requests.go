@@ -3,9 +3,30 @@ package uploader
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"uploadfs/uploader/api"
+	"uploadfs/uploader/state"
 )
+
+// RetryBelow is [Uploader.Retry] for every failed or interrupted file in a directory and
+// below it, "" for the whole tree. It returns how many are tried again. The error joins
+// those of the others.
+func (u *Uploader) RetryBelow(dir string) (n int, err error) {
+	paths, err := u.journal.Below(dir, []state.State{state.Failed, state.Interrupted})
+	if err != nil {
+		return 0, err
+	}
+	var errs []error
+	for _, p := range paths {
+		if err := u.Retry(p); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", p, err))
+			continue
+		}
+		n++
+	}
+	return n, errors.Join(errs...)
+}
 
 // Cancel ends the upload of a file. The file stays as it is, `interrupted`, and its
 // Upload at the API is cancelled behind. The error says why there is nothing to end.

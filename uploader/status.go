@@ -2,7 +2,6 @@ package uploader
 
 import (
 	"fmt"
-	"sort"
 	"time"
 
 	"uploadfs/uploader/backing"
@@ -127,7 +126,9 @@ func (s *Status) FilesMade() int {
 // Snapshot is what `status` shows of a whole mount.
 type Snapshot struct {
 	Counts   map[state.State]int `json:"counts"`
-	Files    []*Status           `json:"files"` // all that are neither completed nor empty, by path
+	Files    []*Status           `json:"files"`          // those that the Query asks for, by path
+	Matches  int                 `json:"matches"`        // how many files the Query is about, whatever its page
+	Next     string              `json:"next,omitempty"` // the path after which the next page begins; "" where this is the last
 	Parallel int                 `json:"parallel"`
 	InFlight int                 `json:"in_flight"` // large parts under way
 	Queued   int                 `json:"queued"`    // files among those that are uploading, of which nothing is under way
@@ -162,36 +163,6 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 	}
 	r.Path = path
 	return u.statusOf(r, nil, time.Time{}).at(time.Now())
-}
-
-// Snapshot is what is known of the whole tree at about one moment.
-func (u *Uploader) Snapshot() (Snapshot, error) {
-	snap := Snapshot{Parallel: u.schedule.parallel(), InFlight: u.schedule.largeParts()}
-	now := time.Now()
-	snap.Sending, snap.Queued = u.sending(now)
-	var err error
-	if snap.Counts, err = u.journal.Counts(); err != nil {
-		return snap, err
-	}
-	rows, err := u.journal.Unfinished()
-	if err != nil {
-		return snap, err
-	}
-	for _, r := range rows {
-		u.mu.Lock()
-		s := u.sessions[r.Key]
-		u.mu.Unlock()
-		if s != nil {
-			snap.Files = append(snap.Files, s.status.Load().at(now))
-			continue
-		}
-		if err = u.journal.LoadLists(r); err != nil {
-			return snap, err
-		}
-		snap.Files = append(snap.Files, u.statusOf(r, nil, time.Time{}).at(now))
-	}
-	sort.Slice(snap.Files, func(i, j int) bool { return snap.Files[i].Path < snap.Files[j].Path })
-	return snap, nil
 }
 
 // sending is the sum of all files that are on their way, and how many of them wait for

@@ -18,7 +18,7 @@ A file whose File is being made cannot be cancelled any more, nor one that a pro
 is still writing.`,
 		Args: takes(1, -1, "name the files whose upload is to end"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return eachFile(args, func(m mount.Entry, below string) error {
+			return eachFile(args, func(m mount.Entry, _, below string) error {
 				return mount.NewClient(m).Cancel(cmd.Context(), below)
 			})
 		},

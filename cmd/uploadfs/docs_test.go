@@ -27,6 +27,7 @@ const (
 	messagesPage      = "docs/messages.md"
 	serverPage        = "docs/server.md"
 	statesPage        = "docs/states.md"
+	statusPage        = "docs/status.md"
 )
 
 // pages are the README, the pages below docs, and the two other pages at the top.
@@ -155,10 +156,10 @@ func flags(b *box, command ...string) []string {
 	return names
 }
 
-// Each flag of the two commands with a page of their own has a row on it.
+// Each flag of the commands with a page of their own has a row on it.
 func TestDocsNameEveryFlag(t *testing.T) {
 	b := self(t)
-	for command, page := range map[string]string{"mount": configurationPage, "serve": serverPage} {
+	for command, page := range map[string]string{"mount": configurationPage, "serve": serverPage, "status": statusPage} {
 		var named []string
 		for _, span := range firstSpans(readDoc(t, page)) {
 			name, _, _ := strings.Cut(span, " ")
@@ -180,7 +181,7 @@ func TestDocsNameNoOtherFlag(t *testing.T) {
 	b := self(t)
 	var known []string
 	for _, command := range [][]string{
-		{"mount"}, {"unmount"}, {"status"}, {"info"}, {"wait"}, {"retry"}, {"cancel"}, {"put"}, {"serve"}, {"version"}, {"doctor"}, {"set"}, {"pause"}, {"resume"}, {"config", "show"},
+		{}, {"mount"}, {"unmount"}, {"status"}, {"info"}, {"wait"}, {"retry"}, {"cancel"}, {"put"}, {"serve"}, {"version"}, {"doctor"}, {"set"}, {"pause"}, {"resume"}, {"config", "show"},
 		{"uploads", "create"}, {"uploads", "complete"}, {"uploads", "cancel"}, {"uploads:parts", "create"},
 	} {
 		known = append(known, flags(b, command...)...)

@@ -12,24 +12,30 @@ import (
 
 	"uploadfs/mount"
 	"uploadfs/uploader"
+	"uploadfs/uploader/state"
 )
 
 func infoCommand() *cobra.Command {
 	var asJSON, superseded bool
 	cmd := &cobra.Command{
 		Use:   "info [--json|--superseded] PATH...",
-		Short: "show everything known of a file",
-		Long: `Shows the upload of each file, from its extended attributes. If you may read the
-file, you may read them. With --json, prints one object per file and line. With
---superseded, prints the IDs of all Files that held earlier contents, oldest first,
-one per line: they still exist, and count against your quota until you delete them.`,
-		Args: takes(1, -1, "name the files to show"),
+		Short: "show everything known of a file, or list a directory",
+		Long: `Shows the upload of each file, from its extended attributes, and a line for each
+file of a directory and of those below it. If you may read the files, you may read
+them. With --json, prints one object per file and line. With --superseded, prints
+the IDs of all Files that held earlier contents, oldest first, one per line: they
+still exist, and count against your quota until you delete them.`,
+		Args: takes(1, -1, "name the files or directories to show"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if asJSON && superseded {
 				return usage(cmd, errors.New("--json and --superseded: give one of them"))
 			}
 			var errs []error
 			for i, path := range args {
+				if isDir(path) && !superseded {
+					errs = append(errs, infoDir(cmd.OutOrStdout(), path, asJSON))
+					continue
+				}
 				st, err := readStatus(path)
 				if err != nil {
 					errs = append(errs, err)
@@ -56,6 +62,38 @@ one per line: they still exist, and count against your quota until you delete th
 	return cmd
 }
 
+// infoDir lists the files of a directory and of those below it.
+func infoDir(w io.Writer, dir string, asJSON bool) error {
+	rep := mount.Report{MountPoint: dir, Snapshot: uploader.Snapshot{Counts: map[state.State]int{}}}
+	enc := json.NewEncoder(w)
+	var queued int
+	err := walkFiles(dir, func(path string) error {
+		st, err := readStatus(path)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return enc.Encode(st)
+		}
+		st.Path = path
+		rep.Files = append(rep.Files, st)
+		rep.Counts[st.State]++
+		if st.Queued {
+			queued++
+		}
+		return nil
+	})
+	if asJSON || len(rep.Files) == 0 {
+		return err
+	}
+	rep.Matches = len(rep.Files)
+	if failed := printFiles(w, &rep, time.Now()); failed != nil {
+		return failed
+	}
+	fmt.Fprintf(w, "  %s: %s\n", mount.Printable(dir), counts(rep.Counts, queued))
+	return err
+}
+
 // adviceOften is for a file of which each close has made a File.
 const adviceOften = "each close makes a File: mount with --close=background, which is made for this"
 
@@ -68,12 +106,15 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 			row(t, "  "+name, value)
 		}
 	}
-	state := string(st.State)
+	stands := stateShown(st)
 	if !st.Since.IsZero() {
-		state += ", " + when(st.Since, now)
+		stands += ", " + when(st.Since, now)
 	}
-	line("state", state)
+	line("state", stands)
 	line("error", st.Error)
+	if st.Calls > 0 && st.NextAttempt.IsZero() && st.Error != "" {
+		line("next attempt", "now")
+	}
 	if !st.NextAttempt.IsZero() {
 		line("next attempt", when(st.NextAttempt, now))
 	}
@@ -82,6 +123,9 @@ func printInfo(w io.Writer, path string, st *uploader.Status, now time.Time) err
 	line("upload", st.UploadID)
 	if p := st.PartsDone(); p != "" {
 		line("progress", fmt.Sprintf("%s parts, %s sent", p, size(st.BytesSent)))
+	}
+	if st.Sending() {
+		line("sent", amount(st.Progress, st.Size, now))
 	}
 	if st.FileID == "" && !st.ExpiresAt.IsZero() {
 		line("expires", when(st.ExpiresAt, now))

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -92,6 +93,8 @@ func newRoot() *cobra.Command {
 			return cmd.Help()
 		},
 	}
+	root.Version = version(debug.ReadBuildInfo())
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(usage)
 	root.AddCommand(mountCommand(), unmountCommand(), statusCommand(), infoCommand(),
 		waitCommand(), retryCommand(), cancelCommand(), setCommand(), pauseCommand(), resumeCommand(), putCommand(), serveCommand(), uploadsCommand(), uploadsPartsCommand(), doctorCommand(), versionCommand(), configCommand(), syncCommand(), hookCommand(), manCommand())

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -31,6 +32,12 @@ func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 // when prints a time as people say it: "12 seconds from now", "3 minutes ago".
 func when(t, now time.Time) string {
 	return humanize.RelTime(t, now, "ago", "from now")
+}
+
+// left prints a time in seconds as people say it: "2 minutes left".
+func left(seconds int64, now time.Time) string {
+	d := time.Duration(min(seconds, math.MaxInt32)) * time.Second
+	return humanize.RelTime(now.Add(d), now, "", "left")
 }
 
 // exactly prints a size rounded and in full: "1.0 KiB (1,025 bytes)".

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 
@@ -16,38 +18,82 @@ import (
 
 var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-func TestPrintReport(t *testing.T) {
-	r := &mount.Report{
+// shownReports are the two answers that the overview of a mount is made of.
+func shownReports() [][]mount.Report {
+	failed := mount.Report{
 		MountPoint: "/mnt/up", StateDir: "/s", Endpoint: "https://a/v1", WritePath: "writeback",
 		Disk: mount.Disk{Used: 3 << 30, Free: 5 << 30},
 		Snapshot: uploader.Snapshot{
-			Counts:   map[state.State]int{state.Completed: 12, state.Retrying: 1, state.Uploading: 1},
-			Parallel: 8, InFlight: 3,
-			Files: []*uploader.Status{
-				{Path: "big.bin", State: state.Uploading, Size: 1 << 30, UploadID: "u", Acked: 3, Total: 16},
-				{Path: "evil\x1b[2J\tname", State: state.Retrying, Size: 5, Error: "503: busy", NextAttempt: now.Add(4 * time.Second)},
-			},
+			Counts:   map[state.State]int{state.Completed: 12, state.Retrying: 2, state.Uploading: 863, state.Failed: 1, state.Interrupted: 862},
+			Parallel: 8, InFlight: 3, Queued: 862,
+			Sending: uploader.Sending{Bytes: 4 << 30, Progress: uploader.Progress{Acknowledged: 1 << 30, Rate: 10 << 20, ETA: 308}},
+			Matches: 863, Next: "evil",
+			Files: []*uploader.Status{{Path: "evil\x1b[2J\tname", State: state.Failed, Size: 5, Error: "no such purpose"}},
 		},
 	}
+	sending := failed
+	sending.Matches, sending.Next = 3, ""
+	sending.Files = []*uploader.Status{
+		{Path: "big.bin", State: state.Uploading, Size: 1 << 30, UploadID: "u", Acked: 3, Total: 16, Calls: 8,
+			Progress: uploader.Progress{Acknowledged: 1 << 28, Rate: 10 << 20, ETA: 77}},
+		{Path: "now", State: state.Retrying, Size: 5, Error: "503: busy", Calls: 1},
+		{Path: "soon", State: state.Retrying, Size: 5, Error: "503: busy", NextAttempt: now.Add(4 * time.Second)},
+	}
+	return [][]mount.Report{{failed, sending}}
+}
+
+func TestPrintStatus(t *testing.T) {
 	var out bytes.Buffer
-	require.NoError(t, printReport(&out, r, now))
+	c := statusConfig{}
+	require.NoError(t, c.print(&out, screen{}, shownReports(), now))
 	require.Equal(t, `/mnt/up
+  failed  evil\x1b[2J\tname  no such purpose
+  … 862 more
+  uploadfs info /mnt/up/evil\x1b[2J\tname says more; uploadfs retry /mnt/up tries all again
+
+  big.bin  [#####---------------]  25%  3/16 parts, 10 MiB/s, 1 minute left
+  now      [--------------------]   0%  trying again now, 503: busy
+  soon     [--------------------]   0%  next attempt 4 seconds from now, 503: busy
+
   endpoint    https://a/v1
   state dir   /s
   write path  writeback
   disk        3.0 GiB used, 5.0 GiB free
   in flight   3 of 8
-  files       1 uploading, 1 retrying, 12 completed
-
-  STATE      PARTS  SIZE     PATH               REASON
-  uploading  3/16   1.0 GiB  big.bin            -
-  retrying   -      5 B      evil\x1b[2J\tname  503: busy; next attempt 4 seconds from now
+  sent        1.0 GiB of 4.0 GiB, 10 MiB/s, 5 minutes left
+  files       1 uploading, 862 queued, 2 retrying, 1 failed, 862 interrupted, 12 completed
 `, out.String())
 
 	out.Reset()
-	require.NoError(t, printReport(&out, &mount.Report{MountPoint: "/m", Ending: true}, now))
+	require.NoError(t, c.print(&out, screen{width: 40, height: 25}, shownReports(), now))
+	for line := range strings.Lines(out.String()) {
+		require.LessOrEqual(t, utf8.RuneCountInString(line), 41, line)
+	}
+	require.Contains(t, out.String(), "  big.bin  [#-----]  25%  3/16 parts, 1…\n")
+
+	out.Reset()
+	c.all = true
+	require.NoError(t, c.print(&out, screen{}, [][]mount.Report{shownReports()[0][1:]}, now))
+	require.Equal(t, `/mnt/up
+  STATE      PARTS  SIZE     PATH     REASON
+  uploading  3/16   1.0 GiB  big.bin  -
+  retrying   -      5 B      now      503: busy; trying again now
+  retrying   -      5 B      soon     503: busy; next attempt 4 seconds from now
+`, out.String())
+
+	out.Reset()
+	c.all = false
+	ending := mount.Report{MountPoint: "/m", Ending: true}
+	require.NoError(t, c.print(&out, screen{}, [][]mount.Report{{ending, ending}}, now))
 	require.Contains(t, out.String(), "/m (unmounted; uploading what is pending)\n")
 	require.Contains(t, out.String(), "files       none\n")
+}
+
+// A frame is written over the one before it, and never scrolls the terminal.
+func TestFrame(t *testing.T) {
+	f := frame{screen: screen{width: 80, height: 3}}
+	f.WriteString("one\ntwo\nthree\n")
+	require.Equal(t, "\x1b[Hone\x1b[K\r\ntwo\x1b[K\r\n\x1b[J", string(f.bytes()))
 }
 
 func TestPrintInfo(t *testing.T) {

@@ -39,6 +39,9 @@ func (i Info) Stamp() Stamp { return Stamp{i.Size, i.Mtime, i.Ctime} }
 // Regular reports whether the file is a regular one; only those are uploaded.
 func (i Info) Regular() bool { return i.Mode&unix.S_IFMT == unix.S_IFREG }
 
+// Dir reports whether it is a directory.
+func (i Info) Dir() bool { return i.Mode&unix.S_IFMT == unix.S_IFDIR }
+
 // StatFd describes the open descriptor fd.
 func StatFd(fd int) (Info, error) {
 	return statx(fd, "", atEmptyPath)

@@ -3,6 +3,7 @@ package journal
 import (
 	"database/sql"
 	"errors"
+	"strings"
 	"time"
 
 	"uploadfs/uploader/api"
@@ -164,11 +165,50 @@ func (j *Journal) Parts(key backing.Key) ([]Part, error) {
 // All returns every record, without its lists.
 func (j *Journal) All() ([]*Record, error) { return j.query("") }
 
-// Unfinished returns the records of files that are neither completed nor empty,
-// without their lists.
-func (j *Journal) Unfinished() ([]*Record, error) {
-	return j.query(`WHERE state NOT IN (?, ?)`, string(state.Completed), string(state.Empty))
+// List returns the records of files in these states whose path is after the given one,
+// by path and without their lists; at most limit if that is not 0.
+func (j *Journal) List(states []state.State, after string, limit int) ([]*Record, error) {
+	if limit == 0 {
+		limit = -1
+	}
+	var args []any
+	for _, s := range states {
+		args = append(args, string(s))
+	}
+	return j.query(`WHERE state IN (`+marks(len(states))+`) AND path > ? ORDER BY path LIMIT ?`, append(args, after, limit)...)
 }
+
+// Below returns the paths of the files in a directory and below it that are in these
+// states, sorted. dir "" is the whole tree.
+func (j *Journal) Below(dir string, states []state.State) ([]string, error) {
+	// Everything below "dir/" sorts from it up to "dir0", as '0' follows '/'.
+	from, to := dir+"/", dir+"0"
+	if dir == "" {
+		from, to = "", "\xff\xff" // a name may be any bytes, but SQLite compares them as such
+	}
+	var args []any
+	for _, s := range states {
+		args = append(args, string(s))
+	}
+	rows, err := j.read.Query(`SELECT path FROM files WHERE state IN (`+marks(len(states))+`) AND path >= ? AND path < ? ORDER BY path`,
+		append(args, from, to)...)
+	if err != nil {
+		return nil, failure(err)
+	}
+	defer rows.Close()
+	var paths []string
+	for rows.Next() {
+		var p string
+		if err := rows.Scan(&p); err != nil {
+			return nil, failure(err)
+		}
+		paths = append(paths, p)
+	}
+	return paths, rows.Err()
+}
+
+// marks are n placeholders of a statement.
+func marks(n int) string { return strings.TrimSuffix(strings.Repeat("?,", n), ",") }
 
 func (j *Journal) query(where string, args ...any) ([]*Record, error) {
 	rows, err := j.read.Query(`SELECT `+selected+` FROM files `+where, args...)

@@ -1,0 +1,86 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"uploadfs/mount"
+	"uploadfs/uploader/api/local"
+	"uploadfs/uploader/state"
+)
+
+// page is a report of the mount with these flags.
+func (b *box) page(flags ...string) (rep mount.Report) {
+	b.Helper()
+	require.NoError(b, json.Unmarshal([]byte(b.ok(append([]string{"status", "--json", b.point}, flags...)...)), &rep))
+	return rep
+}
+
+// The overview shows what has failed and what is being sent, however much there is
+// beside; lists are by state and by page; --check names what needs attention.
+func TestStatusOfManyFiles(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	const waiting = 70
+	b.mount("--close", "background", "--settle", "0")
+	a.refuse(400, "no such luck")
+	b.shOK(`echo hello > "$M/refused"`)
+	b.await("it is refused", func() bool { return b.info("refused").State == state.Failed })
+	gate := make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
+	t.Cleanup(open)
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpCreate && p.Stage == local.StageHead {
+			select {
+			case <-gate:
+			case <-p.Request.Context().Done():
+			}
+		}
+		return nil
+	})
+	b.shOK(fmt.Sprintf(`for i in $(seq -w %d); do echo $i > "$M/w$i"; done`, waiting))
+	b.await("all small calls are under way", func() bool { return b.page("--state", "sending").Matches == 32 })
+	rep := b.page()
+	require.Equal(t, waiting+1, rep.Matches)
+	require.Equal(t, waiting, rep.Counts[state.Uploading])
+	require.Equal(t, waiting-32, rep.Queued)
+
+	out := b.ok("status", b.point)
+	require.Regexp(t, `^\S+\n  failed  refused  complete upload_\w+: no such luck\n  uploadfs info \S+/refused says more`, out)
+	require.Contains(t, out, "\n  … 12 more\n", "20 of 32 are shown")
+	require.Contains(t, out, fmt.Sprintf("files       32 uploading, %d queued, 1 failed\n", waiting-32))
+	require.Regexp(t, `\n  failed  1/1    6 B   refused  .*no such luck\n`, b.ok("status", "--state", "failed", b.point))
+	require.Contains(t, b.ok("status", "--all", b.point), "w70")
+	b.refused(2, `unknown state "lost": give queued, sending or one of writing`, "status", "--state", "lost", b.point)
+
+	first := b.page("--limit", "50")
+	require.Len(t, first.Files, 50)
+	second := b.page("--limit", "50", "--after", first.Next)
+	require.Len(t, second.Files, waiting+1-50)
+	require.Empty(t, second.Next)
+	require.Greater(t, second.Files[0].Path, first.Files[49].Path)
+	require.Len(t, b.page("--state", "queued").Files, waiting-32)
+
+	r := b.uploadfs("status", "--check", b.point)
+	require.Equal(t, 1, r.code)
+	require.Regexp(t, `^\S+/refused: failed: .*no such luck\n$`, r.stdout)
+	require.Equal(t, "uploadfs: 1 of the files need attention: see uploadfs info FILE, then uploadfs retry FILE\n", r.stderr)
+	r = b.uploadfs("status", "--check", "--max-age", "1ns", b.point)
+	require.Equal(t, 1, r.code)
+	require.Regexp(t, `/w70: uploading for \d+s\n`, r.stdout)
+
+	open()
+	b.shOK(`rm "$M/refused"`)
+	b.await("all are there", func() bool { return b.page().Matches == 0 })
+	r = b.uploadfs("status", "--check", b.point)
+	require.Zero(t, r.code)
+	require.Empty(t, r.stdout)
+	b.ok("unmount", b.point)
+}
