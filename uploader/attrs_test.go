@@ -109,7 +109,7 @@ func TestAttributesOfAStatus(t *testing.T) {
 		require.False(t, ok, name)
 		require.Equal(t, "", value, name)
 	}
-	require.Equal(t, []string{"state", "upload_id", "part_ids", "progress", "bytes_sent", "error", AttrPurpose, AttrMimeType}, u.ListAttrs(st, "f"))
+	require.Equal(t, []string{"state", "upload_id", "part_ids", "progress", "bytes_sent", "bytes_acknowledged", "rate", "error", AttrPurpose, AttrMimeType}, u.ListAttrs(st, "f"))
 
 	value, ok := u.Attr(st, "f", AttrInfo)
 	require.True(t, ok)
