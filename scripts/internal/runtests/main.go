@@ -29,7 +29,7 @@ func main() { os.Exit(command(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // options are what the caller asks for.
 type options struct {
-	all     bool          // the full matrices, each test several times, fuzzing, benchmarks
+	all     bool          // the full matrices, and what takes long
 	silence time.Duration // without an event of a test binary, after which it hangs
 	names   []string      // of steps or packages; empty for all
 }
@@ -38,7 +38,7 @@ func command(args []string, stdout, stderr io.Writer) int {
 	var o options
 	flags := flag.NewFlagSet("scripts/test", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.BoolVar(&o.all, "all", false, "the full matrices, each test several times, fuzzing and benchmarks too")
+	flags.BoolVar(&o.all, "all", false, "the full matrices, fuzzing, soak, browser, packages, tools and benchmarks too")
 	flags.DurationVar(&o.silence, "silence", 10*time.Minute, "take a test binary for hanging when it has told nothing for so long")
 	flags.Usage = func() { usage(flags) }
 	err := flags.Parse(args)

@@ -29,7 +29,7 @@ const (
 	fullEnv      = "UPLOADFS_TEST_FULL" // set for tests: run the whole of long matrices
 	writePathEnv = "UPLOADFS_TEST_WRITE_PATH"
 	nobodyID     = 65534
-	allCount     = 5 // how often --all runs each test
+	soakRounds   = 20 // of each mode, with --all
 )
 
 // asNobody are the packages whose mounts do something else for an ordinary user.
@@ -88,7 +88,7 @@ func plan(o options, packages []*goPackage, root bool) ([]*step, error) {
 	)
 	slices.SortStableFunc(beside, func(a, b *step) int { return b.minutes - a.minutes })
 	steps = append(steps, beside...)
-	steps = append(steps, extraSteps(packages)...)
+	steps = append(steps, extraSteps(packages, root)...)
 	if len(o.names) > 0 {
 		return chosen(steps, o.names)
 	}
@@ -99,14 +99,10 @@ func plan(o options, packages []*goPackage, root bool) ([]*step, error) {
 // of an ordinary user, whose mounts write back and who may do less, and those of
 // root in write-back: root's other mounts pass through to the disk.
 func testSteps(o options, packages []*goPackage, root bool) ([]*step, error) {
-	count := 1
-	if o.all {
-		count = allCount
-	}
 	var steps []*step
 	add := func(label, about string, t testRun) {
 		name := t.pkg.path + label
-		t.name, t.count, t.full = name, count, o.all
+		t.name, t.full = name, o.all
 		steps = append(steps, &step{
 			name: name, about: about, pkg: t.pkg.path, beside: true, minutes: minutesOf[name], run: t.run,
 		})
@@ -144,7 +140,7 @@ func testSteps(o options, packages []*goPackage, root bool) ([]*step, error) {
 }
 
 // extraSteps are those of --all alone.
-func extraSteps(packages []*goPackage) []*step {
+func extraSteps(packages []*goPackage, root bool) []*step {
 	steps := []*step{{
 		name: "macos", about: "the build for macOS", onlyAll: true,
 		run: check(func(ctx context.Context, w *work) error {
@@ -164,6 +160,15 @@ func extraSteps(packages []*goPackage) []*step {
 				run: check(program("go", "test", "-run", "^$", "-bench", "^"+name+"$", "-benchtime", "1x", "./"+p.path)),
 			})
 		}
+	}
+	for _, mode := range []string{"kill", "outlive", "power", "two-mounts"} {
+		if mode == "power" && !root {
+			continue
+		}
+		steps = append(steps, &step{
+			name: "soak:" + mode, about: fmt.Sprintf("scripts/soak -mode %s, %d rounds", mode, soakRounds), onlyAll: true,
+			run: check(program("scripts/soak", "-mode", mode, "-rounds", fmt.Sprint(soakRounds))),
+		})
 	}
 	steps = append(steps, &step{
 		name: "tools", about: "scripts/tools: over a hundred programs in all kinds of mounts", onlyAll: true,

@@ -18,7 +18,6 @@ type testRun struct {
 	name       string
 	pkg        *goPackage
 	only, skip string // patterns as go test has them; skip may be empty
-	count      int    // how often each test runs
 	full       bool   // long matrices are wanted as a whole
 	nobody     bool   // as an ordinary user, though root runs this
 	env        []string
@@ -151,7 +150,7 @@ func (t testRun) commands(w *work) (program, converter *exec.Cmd, err error) {
 		return nil, nil, err
 	}
 	args := []string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=0",
-		"-test.run=" + t.only, "-test.count=" + fmt.Sprint(t.count)}
+		"-test.run=" + t.only}
 	if t.skip != "" {
 		args = append(args, "-test.skip="+t.skip)
 	}

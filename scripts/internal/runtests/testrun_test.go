@@ -57,7 +57,7 @@ func patientRun(only string) testRun {
 	p := &goPackage{path: "patient", dir: "/", tests: []string{
 		"TestPasses", "TestPaused", "TestHangs", "TestNeverBegins", "TestLeaves", "TestStays", "TestPanics",
 	}}
-	return testRun{name: "patient", pkg: p, only: only, count: 1}
+	return testRun{name: "patient", pkg: p, only: only}
 }
 
 func TestRunPasses(t *testing.T) {
