@@ -181,6 +181,8 @@ func TestTheKeyStaysSecret(t *testing.T) {
 		require.NoError(b, err)
 		seen += string(text)
 	}
+	b.ok("retry", filepath.Join(b.point, "a"))
+	b.ok("wait", filepath.Join(b.point, "a"))
 	b.ok("unmount", b.point)
 	err := filepath.WalkDir(b.state, func(path string, e os.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
