@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -30,6 +31,7 @@ type handle struct {
 	exits    sync.WaitGroup   // decisions about it that wait for the end of a program
 	mappings mappingWatches   // of its FLUSHes
 	writer   *uploader.Writer // nil unless writable
+	told     atomic.Bool      // its last FLUSH returned the error of all that was written
 }
 
 // newHandle makes the handle of an open by the caller, with the flags of open(2) and

@@ -21,6 +21,7 @@ func (h *handle) Flush(ctx context.Context) syscall.Errno {
 	if h.readOnly != nil {
 		h.node.invalidateAttr() // a store through a mapping has set the mtime
 	}
+	h.told.Store(false)
 	h.node.exits.settle(nil)
 	tid := callerPid(ctx)
 	facts := h.node.root.callers.closeFacts(tid, h)
@@ -60,6 +61,7 @@ func (h *handle) unlinked() bool {
 func (h *handle) apply(action closeAction) error {
 	switch action {
 	case reportError:
+		h.told.Store(true)
 		return h.writer.Err()
 	case markInterrupted:
 		h.writer.Interrupt("its writer was killed")
@@ -69,6 +71,7 @@ func (h *handle) apply(action closeAction) error {
 		h.writer.Interrupt(reasonCrashed)
 		return nil
 	case refuseHalf:
+		h.told.Store(true)
 		h.writer.Interrupt(reasonCrashed)
 		return h.writer.Err()
 	case commitLater, commitAndWait:
@@ -130,9 +133,10 @@ func (h *handle) release() error {
 }
 
 // closeWriter ends the uploader's open of the file. Changes that no close has
-// committed are committed in the background.
+// committed are committed in the background. RELEASE may come long after the last close,
+// when another open has written already: its close decides about that.
 func (h *handle) closeWriter() {
-	if h.node.isHalf(h.number) {
+	if h.node.isHalf(h.number) && !h.told.Load() {
 		h.writer.Interrupt(reasonCrashed)
 	}
 	h.writer.Close()

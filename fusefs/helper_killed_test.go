@@ -62,6 +62,20 @@ os.rename("g", "f"); f.write(b"more"); f.close()`, "completed", "another"},
 		{"crashed, and opened again later", `
 end(run(), signal.SIGSEGV); eio(f.close)
 with open("f", "ab", 0) as g: g.write(b"more")`, "completed", "opener helper more"},
+		{"crashed, and released after it was opened again", `
+import fcntl, threading, time
+end(run(), signal.SIGSEGV)
+lock = open("f"); fcntl.flock(lock, fcntl.LOCK_EX)
+waits = threading.Thread(target=fcntl.flock, args=(f.fileno(), fcntl.LOCK_EX)); waits.start()
+mark = ":%d " % os.fstat(f.fileno()).st_ino
+while not any("-> FLOCK" in line and mark in line for line in open("/proc/locks")): time.sleep(0.001)
+eio(f.close)
+g = open("f", "ab", 0); g.write(b"more"); os.fsync(g.fileno())
+lock.close(); waits.join()
+for _ in range(200): # RELEASE of f comes in this time
+    if os.getxattr("f", "user.uploadfs.state") != b"writing": break
+    time.sleep(0.001)
+g.close()`, "completed", "opener helper more"},
 		{"terminated after the opener has closed", `p = run("read line; "); f.close(); go_on(p); end(p, signal.SIGTERM)`, "interrupted", ""},
 		{"killed after the opener has closed", `p = run("read line; "); f.close(); go_on(p); end(p, signal.SIGKILL)`, "interrupted", ""},
 	} {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,10 +36,10 @@ func TestDoctor(t *testing.T) {
 	eachUser(t, func(b *box) {
 		server := newAPI(t)
 		server.use(b)
-		creates := 0
+		var creates atomic.Int64
 		server.SetIntercept(func(p local.Point) *local.Fault {
 			if p.Op == local.OpCreate && p.Stage == local.StageHead {
-				creates++
+				creates.Add(1)
 			}
 			return nil
 		})
@@ -55,7 +56,7 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 		require.NotContains(b, found, "upload")
-		require.Zero(b, creates)
+		require.Zero(b, creates.Load())
 		want := mount.Fine
 		if b.user.uid != 0 {
 			want = mount.Note
@@ -68,7 +69,7 @@ func TestDoctor(t *testing.T) {
 		found, code = b.doctor("--deep", "--purpose", "batch")
 		require.Zero(b, code)
 		require.Equal(b, mount.Finding{Check: "upload", Verdict: mount.Fine, Message: "the API takes Uploads with purpose batch"}, found["upload"])
-		require.Equal(b, 1, creates)
+		require.EqualValues(b, 1, creates.Load())
 	})
 }
 
