@@ -114,6 +114,13 @@ func (b *board) Begin(j *put.Job) {
 // boardName is what the board calls a file.
 func boardName(j *put.Job) string { return mount.Printable(filepath.Base(jobName(j))) }
 
+// Unchanged implements [put.Observer].
+func (b *board) Unchanged(j *put.Job, st *uploader.Status) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fmt.Fprintf(b.w, "%s: %s, unchanged, not sent again\n", boardName(j), st.FileID)
+}
+
 // End implements [put.Observer].
 func (b *board) End(j *put.Job, st *uploader.Status) {
 	b.mu.Lock()

@@ -54,7 +54,7 @@ func (c *putConfig) jobs(cmd *cobra.Command, args []string) ([]*put.Job, error) 
 
 // job is the job of one argument.
 func (c *putConfig) job(arg string) *put.Job {
-	j := &put.Job{Name: arg, Path: arg, Spec: c.spec}
+	j := &put.Job{Name: arg, Path: arg, Spec: c.spec, Again: c.again}
 	if j.Spec.Filename == "" {
 		j.Spec.Filename = filepath.Base(arg)
 	}

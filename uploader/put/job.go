@@ -2,6 +2,8 @@ package put
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -18,9 +20,11 @@ type Job struct {
 	Path  string                  // what is read; [Job.Spool] sets it
 	Spec  api.Spec                // what the File is declared as; zero fields have defaults
 	Check func(fs.FileInfo) error // checks the opened file before it is sent; nil for no check
+	Again bool                    // send it although an earlier put has made a File of the same content
 
-	spooled bool
-	meter   *Meter
+	spooled   bool
+	unchanged bool // set before done
+	meter     *Meter
 
 	put     atomic.Pointer[uploader.Put] // set once it is being sent
 	resumed *uploader.Status             // what an earlier put had sent; set before put
@@ -48,6 +52,10 @@ func (j *Job) Wait() (*uploader.Status, error) {
 	return j.result, j.err
 }
 
+// Unchanged reports whether the result is that of an earlier put: nothing was sent. It
+// is for after Wait.
+func (j *Job) Unchanged() bool { return j.unchanged }
+
 // Status is how the upload stands, nil before it began. It never waits.
 func (j *Job) Status() *uploader.Status {
 	put := j.put.Load()
@@ -72,15 +80,6 @@ func (j *Job) Sent() int64 {
 	return min(n, st.Size)
 }
 
-// Forget makes the next put of the same file another upload. The caller has
-// passed the result on.
-func (j *Job) Forget() error {
-	if put := j.put.Load(); put != nil {
-		return put.Forget()
-	}
-	return nil
-}
-
 // run sends the file and closes done.
 func (j *Job) run(ctx context.Context, s *Sender) {
 	defer close(j.done)
@@ -93,7 +92,7 @@ func (j *Job) run(ctx context.Context, s *Sender) {
 	}
 	j.result.Path = j.Name
 	if j.spooled {
-		j.err = os.Remove(j.Path)
+		j.err = errors.Join(os.Remove(j.Path), j.put.Load().Forget())
 	}
 }
 
@@ -122,10 +121,36 @@ func (j *Job) send(ctx context.Context, s *Sender) (*uploader.Status, error) {
 		return nil, err
 	}
 	defer put.Close()
+	if !j.Again {
+		if st, err := j.earlier(ctx, s, put); st != nil || err != nil {
+			return st, err
+		}
+	}
+	defer s.Meter.expect()()
 	j.resumed = put.Status()
 	j.put.Store(put)
 	s.Observer.Begin(j)
 	st, err := put.Run(ctx)
 	s.Observer.End(j, st)
 	return st, err
+}
+
+// earlier is the result of an earlier put that is still true, nil without one: the
+// content is the same, and the API has the File.
+func (j *Job) earlier(ctx context.Context, s *Sender, put *uploader.Put) (*uploader.Status, error) {
+	st, err := put.Earlier(ctx)
+	if st == nil || err != nil {
+		return nil, err
+	}
+	defer s.Meter.expect()()
+	exists, err := s.Uploader.FileExists(ctx, st.FileID)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		return nil, fmt.Errorf("it was sent before, and whether %s still exists cannot be told: %w: --again sends it once more", st.FileID, err)
+	case !exists:
+		return nil, err
+	}
+	st.Path, j.unchanged = j.Name, true
+	s.Observer.Unchanged(j, st)
+	return st, nil
 }

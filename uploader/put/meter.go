@@ -18,7 +18,8 @@ type Meter struct {
 
 	mu      sync.Mutex
 	bytes   map[string]int64 // by Upload: of its acknowledged parts, and what was read of those in flight
-	lastAck time.Time        // when the API last answered something with success
+	waiting int              // jobs that wait for answers
+	lastAck time.Time        // when one of these began or ended, or the API answered something with success
 }
 
 // NewMeter returns a Meter around b.
@@ -45,6 +46,19 @@ func (m *Meter) ack(err error) {
 		defer m.mu.Unlock()
 		m.lastAck = time.Now()
 	}
+}
+
+// expect says that a job waits for answers from now on, until done. To read a file may
+// take longer than the API may be silent.
+func (m *Meter) expect() (done func()) {
+	note := func(n int) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.waiting += n
+		m.lastAck = time.Now()
+	}
+	note(1)
+	return func() { note(-1) }
 }
 
 // Unwrap returns the decorated Backend, see [api.FileReaderOf].
@@ -83,7 +97,8 @@ func (c *countedBody) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// Watch calls giveUp once when the API has acknowledged nothing for the time given.
+// Watch calls giveUp once when a job waits and the API has acknowledged nothing for the
+// time given.
 // stop ends the watch and waits for its end.
 func (m *Meter) Watch(timeout time.Duration, giveUp func(error)) (stop func()) {
 	done := make(chan struct{})
@@ -97,9 +112,9 @@ func (m *Meter) Watch(timeout time.Duration, giveUp func(error)) (stop func()) {
 				return
 			case now := <-tick.C:
 				m.mu.Lock()
-				idle := now.Sub(m.lastAck)
+				idle := m.waiting > 0 && now.Sub(m.lastAck) >= timeout
 				m.mu.Unlock()
-				if idle >= timeout {
+				if idle {
 					giveUp(fmt.Errorf("nothing was acknowledged for %s (see --timeout)", timeout))
 					return
 				}

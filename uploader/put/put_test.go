@@ -36,6 +36,10 @@ func (r *recorder) add(event string) {
 
 func (r *recorder) Begin(j *put.Job) { r.add("begin " + j.Name) }
 
+func (r *recorder) Unchanged(j *put.Job, st *uploader.Status) {
+	r.add("unchanged " + j.Name + " " + string(st.State))
+}
+
 func (r *recorder) End(j *put.Job, st *uploader.Status) {
 	if st == nil {
 		r.add("end " + j.Name)
@@ -87,19 +91,55 @@ func TestSenderSendsEachJob(t *testing.T) {
 		require.Equal(t, j.Name, st.Path)
 		require.NotEmpty(t, st.FileID)
 		require.EqualValues(t, 5, j.Sent())
-		require.NoError(t, j.Forget())
+		require.False(t, j.Unchanged())
 	}
 	st, err := refused.Wait()
 	require.EqualError(t, err, "refused b")
 	require.Nil(t, st)
 	require.Nil(t, refused.Status())
 	require.Zero(t, refused.Sent())
-	require.NoError(t, refused.Forget())
 	require.ElementsMatch(t, []string{"begin a", "end a completed", "begin c", "end c completed"}, p.observed.events)
 
 	left, err := filepath.Glob(filepath.Join(p.path, "sending", "*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+func TestSenderSendsNothingTwice(t *testing.T) {
+	p := newPut(t)
+	path := p.file("a", "hello").Path
+	send := func(again bool) (string, bool) {
+		j := &put.Job{Name: "a", Path: path, Again: again}
+		p.sender.Start(t.Context(), []*put.Job{j})()
+		st, err := j.Wait()
+		require.NoError(t, err)
+		require.Equal(t, "a", st.Path)
+		return st.FileID, j.Unchanged()
+	}
+	first, _ := send(false)
+	for range 2 {
+		id, unchanged := send(false)
+		require.True(t, unchanged)
+		require.Equal(t, first, id)
+	}
+	require.Equal(t, []string{"begin a", "end a completed", "unchanged a completed", "unchanged a completed"}, p.observed.events)
+
+	second, unchanged := send(true)
+	require.False(t, unchanged)
+	require.NotEqual(t, first, second)
+
+	// A File that is gone is made anew, and one that may be there is not.
+	p.backend.DeleteFile(second)
+	third, unchanged := send(false)
+	require.False(t, unchanged)
+	require.NotEqual(t, second, third)
+	p.backend.Fail(apitest.OpGet, apitest.Before, apitest.Denied())
+	j := &put.Job{Name: "a", Path: path}
+	p.sender.Start(t.Context(), []*put.Job{j})()
+	_, err := j.Wait()
+	require.Equal(t, api.Denied, api.KindOf(err))
+	require.ErrorContains(t, err, "whether "+third+" still exists cannot be told")
+	require.Equal(t, 3, p.backend.Counts().Completed)
 }
 
 func TestSpoolIsRemovedWithTheResult(t *testing.T) {
@@ -184,8 +224,10 @@ func TestMeterCountsAcknowledgedBytes(t *testing.T) {
 
 func TestMeterGivesUp(t *testing.T) {
 	gaveUp := make(chan error, 1)
-	stop := put.NewMeter(apitest.NewMemory()).Watch(time.Millisecond, func(err error) { gaveUp <- err })
+	meter := put.NewMeter(apitest.NewMemory())
+	stop := meter.Watch(time.Millisecond, func(err error) { gaveUp <- err })
 	defer stop()
+	defer put.Expect(meter)()
 	require.ErrorContains(t, <-gaveUp, "nothing was acknowledged for 1ms")
 }
 

@@ -11,6 +11,9 @@ import (
 // goroutines that send, so several may run at once; a job's own calls follow each
 // other.
 type Observer interface {
+	// Unchanged says that an earlier put has sent the file. Begin and End are not
+	// called for it.
+	Unchanged(*Job, *uploader.Status)
 	// Begin says that a file is being sent from now on. Its Status and Sent can
 	// be asked from here until End.
 	Begin(*Job)
