@@ -50,9 +50,9 @@ func putCommand() *cobra.Command {
 		Use:   "put [flags] FILE...",
 		Short: "upload files without a mount",
 		Long: `Uploads each FILE as a mount would, in parts and in parallel. It prints the IDs of
-the Files, one per line, in the order of the arguments. - is standard input, which
-is copied to the state directory first: the API requires the size before the first
-byte.
+the Files, one per line, in the order of the arguments. - is standard input. Unless
+that is a file, it is copied to the state directory first: the API requires the size
+before the first byte.
 
 After Ctrl-C or a crash, the same command goes on. It does not send again what the
 API has acknowledged and what still equals the file. A file that changes while it is
@@ -168,7 +168,7 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	}
 	for _, j := range jobs {
 		if j.Name == stdinArg {
-			if err := spoolStdin(ctx, cmd, j, dir); err != nil {
+			if err := takeStdin(ctx, cmd, j, dir); err != nil {
 				return err
 			}
 		}

@@ -163,6 +163,24 @@ func TestPutStandardInput(t *testing.T) {
 	}
 	require.Empty(t, spooled())
 
+	// A file needs no copy, and is read to its end. From its middle on it is a stream.
+	b.write("in", "one\ntwo\n")
+	var copied atomic.Bool
+	a.SetIntercept(func(local.Point) *local.Fault {
+		if len(spooled()) > 0 {
+			copied.Store(true)
+		}
+		return nil
+	})
+	whole := strings.Fields(b.shOK("(" + put + " --filename in -; cat) <in; " + put + " --filename in - <in"))
+	a.SetIntercept(nil)
+	require.False(t, copied.Load())
+	require.Len(t, whole, 2, "it was read")
+	require.Equal(t, whole[0], whole[1], "the second sends nothing")
+	require.Equal(t, "one\ntwo\n", string(a.content(b, whole[0])))
+	rest := strings.TrimSpace(b.shOK("(read -r line; " + put + " --filename in -) <in"))
+	require.Equal(t, "two\n", string(a.content(b, rest)))
+
 	r := b.sh(": | " + put + " --filename x.txt -")
 	require.Equal(t, 1, r.code)
 	require.Contains(t, r.stderr, "standard input is empty")

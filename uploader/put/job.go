@@ -18,6 +18,7 @@ import (
 type Job struct {
 	Name  string                  // what the user calls the file; also the Path of its status
 	Path  string                  // what is read; [Job.Spool] sets it
+	File  *os.File                // is read in place of Path where it is set, and is at its end once the File exists
 	Spec  api.Spec                // what the File is declared as; zero fields have defaults
 	Check func(fs.FileInfo) error // checks the opened file before it is sent; nil for no check
 	Again bool                    // send it although an earlier put has made a File of the same content
@@ -45,8 +46,8 @@ func (j *Job) Spool(ctx context.Context, dir *Dir, r io.Reader) error {
 
 // Wait returns the result of a job that was given to [Sender.Start] when it is
 // known. The error is the API's, the disk's, or the cause of the Sender's context.
-// With both a result and an error, the File exists, and its copy could not be
-// removed.
+// With both a result and an error, the File exists, and what was read could not be
+// tidied up.
 func (j *Job) Wait() (*uploader.Status, error) {
 	<-j.done
 	return j.result, j.err
@@ -91,17 +92,23 @@ func (j *Job) run(ctx context.Context, s *Sender) {
 		return
 	}
 	j.result.Path = j.Name
+	if j.File != nil {
+		_, j.err = j.File.Seek(0, io.SeekEnd)
+	}
 	if j.spooled {
 		j.err = errors.Join(os.Remove(j.Path), j.put.Load().Forget())
 	}
 }
 
 func (j *Job) send(ctx context.Context, s *Sender) (*uploader.Status, error) {
-	f, err := os.Open(j.Path)
-	if err != nil {
-		return nil, err
+	f := j.File
+	if f == nil {
+		var err error
+		if f, err = os.Open(j.Path); err != nil {
+			return nil, err
+		}
+		defer f.Close()
 	}
-	defer f.Close()
 	fi, err := f.Stat()
 	if err != nil {
 		return nil, err
