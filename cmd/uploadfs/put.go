@@ -173,9 +173,9 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 			}
 		}
 	}
-	meter := put.NewMeter(client)
+	acks := put.NewAcks(client)
 	up, err := dir.OpenUploader(mount.Escape(endpoint(config).String()), uploader.Options{
-		Backend:  retry.New(meter, retry.Options{}),
+		Backend:  retry.New(acks, retry.Options{}),
 		PartSize: c.partSize,
 		Parallel: c.parallel,
 		Checksum: c.checksum,
@@ -186,9 +186,9 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	if c.timeout > 0 {
-		defer meter.Watch(c.timeout, giveUp)()
+		defer acks.Watch(c.timeout, giveUp)()
 	}
-	err = c.putAll(ctx, jobs, &put.Sender{Dir: dir, Uploader: up, Meter: meter, Parallel: c.parallel}, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	err = c.putAll(ctx, jobs, &put.Sender{Dir: dir, Uploader: up, Acks: acks, Parallel: c.parallel}, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	return errors.Join(err, up.Close())
 }
 

@@ -25,13 +25,11 @@ type Job struct {
 
 	spooled   bool
 	unchanged bool // set before done
-	meter     *Meter
 
-	put     atomic.Pointer[uploader.Put] // set once it is being sent
-	resumed *uploader.Status             // what an earlier put had sent; set before put
-	done    chan struct{}                // closed when the following are set
-	result  *uploader.Status
-	err     error
+	put    atomic.Pointer[uploader.Put] // set once it is being sent
+	done   chan struct{}                // closed when the following are set
+	result *uploader.Status
+	err    error
 }
 
 // Spool copies a stream to dir: the API wants the size before the first byte. The
@@ -66,19 +64,6 @@ func (j *Job) Status() *uploader.Status {
 	st := *put.Status()
 	st.Path = j.Name
 	return &st
-}
-
-// Sent is how many of the file's bytes the API has, or is being sent.
-func (j *Job) Sent() int64 {
-	st := j.Status()
-	if st == nil {
-		return 0
-	}
-	n := j.meter.sent(st.UploadID)
-	if st.UploadID == j.resumed.UploadID {
-		n += j.resumed.BytesSent
-	}
-	return min(n, st.Size)
 }
 
 // run sends the file and closes done.
@@ -133,8 +118,7 @@ func (j *Job) send(ctx context.Context, s *Sender) (*uploader.Status, error) {
 			return st, err
 		}
 	}
-	defer s.Meter.expect()()
-	j.resumed = put.Status()
+	defer s.Acks.expect()()
 	j.put.Store(put)
 	s.Observer.Begin(j)
 	st, err := put.Run(ctx)
@@ -149,7 +133,7 @@ func (j *Job) earlier(ctx context.Context, s *Sender, put *uploader.Put) (*uploa
 	if st == nil || err != nil {
 		return nil, err
 	}
-	defer s.Meter.expect()()
+	defer s.Acks.expect()()
 	exists, err := s.Uploader.FileExists(ctx, st.FileID)
 	switch {
 	case err != nil && ctx.Err() == nil:

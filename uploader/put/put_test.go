@@ -1,7 +1,6 @@
 package put_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -63,11 +62,11 @@ func newPut(t *testing.T) *testPut {
 	var err error
 	p.dir, err = put.OpenDir(p.path)
 	require.NoError(t, err)
-	meter := put.NewMeter(p.backend)
-	up, err := p.dir.OpenUploader("https:-api", uploader.Options{Backend: meter, PartSize: api.MinPart, Parallel: 2})
+	acks := put.NewAcks(p.backend)
+	up, err := p.dir.OpenUploader("https:-api", uploader.Options{Backend: acks, PartSize: api.MinPart, Parallel: 2})
 	require.NoError(t, err)
 	t.Cleanup(func() { up.Close() })
-	p.sender = &put.Sender{Dir: p.dir, Uploader: up, Meter: meter, Observer: p.observed, Parallel: 1}
+	p.sender = &put.Sender{Dir: p.dir, Uploader: up, Acks: acks, Observer: p.observed, Parallel: 1}
 	return p
 }
 
@@ -90,14 +89,12 @@ func TestSenderSendsEachJob(t *testing.T) {
 		require.Equal(t, state.Completed, st.State)
 		require.Equal(t, j.Name, st.Path)
 		require.NotEmpty(t, st.FileID)
-		require.EqualValues(t, 5, j.Sent())
 		require.False(t, j.Unchanged())
 	}
 	st, err := refused.Wait()
 	require.EqualError(t, err, "refused b")
 	require.Nil(t, st)
 	require.Nil(t, refused.Status())
-	require.Zero(t, refused.Sent())
 	require.ElementsMatch(t, []string{"begin a", "end a completed", "begin c", "end c completed"}, p.observed.events)
 
 	left, err := filepath.Glob(filepath.Join(p.path, "sending", "*"))
@@ -197,37 +194,12 @@ func TestStoppedJobsHaveTheCause(t *testing.T) {
 	require.ErrorIs(t, err, cause)
 }
 
-// failing is a Backend whose parts are read to half, and then fail.
-type failing struct{ api.Backend }
-
-func (failing) AddPart(_ context.Context, _ string, body *io.SectionReader) (string, error) {
-	_, err := io.CopyN(io.Discard, body, body.Size()/2)
-	return "", errors.Join(err, errors.New("cut off"))
-}
-
-func TestMeterCountsAcknowledgedBytes(t *testing.T) {
-	backend := apitest.NewMemory()
-	content := bytes.Repeat([]byte("x"), 100)
-	body := func() *io.SectionReader { return io.NewSectionReader(bytes.NewReader(content), 0, 100) }
-	good := put.NewMeter(backend)
-	up, err := good.Create(t.Context(), api.Spec{Filename: "f", Bytes: 200, Purpose: "user_data", MimeType: "text/plain"})
-	require.NoError(t, err)
-	_, err = good.AddPart(t.Context(), up.ID, body())
-	require.NoError(t, err)
-	require.EqualValues(t, 100, put.SentOf(good, up.ID))
-
-	bad := put.NewMeter(failing{backend})
-	_, err = bad.AddPart(t.Context(), up.ID, body())
-	require.ErrorContains(t, err, "cut off")
-	require.Zero(t, put.SentOf(bad, up.ID), "what failed is not counted")
-}
-
-func TestMeterGivesUp(t *testing.T) {
+func TestPutGivesUpOnSilence(t *testing.T) {
 	gaveUp := make(chan error, 1)
-	meter := put.NewMeter(apitest.NewMemory())
-	stop := meter.Watch(time.Millisecond, func(err error) { gaveUp <- err })
+	acks := put.NewAcks(apitest.NewMemory())
+	stop := acks.Watch(time.Millisecond, func(err error) { gaveUp <- err })
 	defer stop()
-	defer put.Expect(meter)()
+	defer put.Expect(acks)()
 	require.ErrorContains(t, <-gaveUp, "nothing was acknowledged for 1ms")
 }
 
