@@ -437,7 +437,7 @@ func (v *polled) recheckCompleted() {
 		return
 	}
 	s.file.uses++
-	same, _ := s.completedMatches() // what cannot be read does not match
+	same, _ := s.completedMatches(s.u.ctx) // what cannot be read does not match
 	s.closeFile()
 	switch {
 	case s.rec.State != state.Completed:

@@ -22,9 +22,9 @@ import (
 // there now.
 var ErrChanged = errors.New("the file changed while it was being sent, and nothing was published: put it again when no program writes to it")
 
-// putRemembered is how long the journal remembers a put that was not continued. Its Upload has expired long before; what is left is a name and an answer
-// that was lost.
-const putRemembered = 30 * 24 * time.Hour
+// putRemembered is how long the journal remembers a put that was neither continued nor
+// asked for again.
+const putRemembered = 400 * 24 * time.Hour
 
 // Put is the upload of one file that lies where it lies, without a tree: the same
 // session, journal and parts as those of a mount's file, but its content is what
@@ -33,9 +33,11 @@ const putRemembered = 30 * 24 * time.Hour
 //
 // A put that was cut off (a signal, a crash) leaves its parts in the journal. The
 // next one of the same file and declaration goes on with those that still equal
-// the file. Its methods are for one goroutine, but for Status.
+// the file. A completed one leaves its File there, see [Put.Earlier]. Its methods are
+// for one goroutine, but for Status.
 type Put struct {
-	s *session
+	s   *session
+	gen uint64 // of the content when it was opened
 }
 
 // OpenPut prepares the upload of a regular file as spec, whose zero fields have
@@ -63,9 +65,10 @@ func (u *Uploader) OpenPut(file *os.File, spec api.Spec) (*Put, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Put{s}
+	p := &Put{s: s}
 	s.mu.Lock()
 	err = s.beginPut(file, spec)
+	p.gen = s.content.gen
 	s.mu.Unlock()
 	if err != nil {
 		p.Close()
@@ -142,34 +145,71 @@ func (s *session) beginPut(file *os.File, spec api.Spec) error {
 	info := v.seen
 	spec.Bytes = info.Size
 	s.put, s.content.size = &spec, info.Size
-	switch {
-	case s.rec.State != state.Completed:
-		if s.reuse(); s.xfer != nil && s.rec.Spec != spec {
+	if s.rec.State != state.Completed {
+		s.reuse()
+		if s.xfer != nil && (s.rec.Spec != spec || s.rec.Superseded.Count > 0) { // Run takes a superseded File for its own
 			s.dropTransfer(errors.New("declared otherwise"))
 		}
-	case s.rec.Spec == spec:
-		if same, err := s.completedMatches(); same || err != nil {
-			return err // its result has not been passed on yet
-		}
 	}
-	if s.xfer == nil {
-		// Nothing of an earlier one is of use.
-		if err := s.u.journal.Delete(s.key); err != nil {
+	if s.xfer == nil && (s.rec.State != state.Completed || s.rec.Spec != spec) {
+		if err := s.forgetPut(); err != nil {
 			return err
 		}
-		s.rec = journal.Record{Key: s.key, State: state.Writing, Since: time.Now()}
 	}
 	s.rec.Path, s.rec.Size = file.Name(), info.Size
 	s.publish()
 	return nil
 }
 
+// forgetPut begins a record without anything of an earlier put. mu is held.
+func (s *session) forgetPut() error {
+	if err := s.u.journal.Delete(s.key); err != nil {
+		return err
+	}
+	s.rec = journal.Record{Key: s.key, Path: s.rec.Path, Size: s.rec.Size, State: state.Writing, Since: time.Now()}
+	return nil
+}
+
+// Earlier returns the result of an earlier put of the same declaration whose content the
+// file still has: it reads the file and compares its CRC-32C. It is nil without one.
+// Whether the API still has the File, it does not say; see [Uploader.FileExists]. It is
+// called before Run, or not at all.
+func (p *Put) Earlier(ctx context.Context) (*Status, error) {
+	s := p.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rec.State != state.Completed {
+		return nil, nil
+	}
+	earlier := s.u.statusOf(&s.rec, nil, time.Time{})
+	same, err := s.completedMatches(ctx)
+	if s.observer.poll(); err == nil && s.content.gen != p.gen {
+		err = ErrChanged
+	}
+	if err != nil || !same {
+		return nil, err
+	}
+	s.rec.Since = time.Now() // asked for again: see putRemembered
+	s.save()
+	return earlier, nil
+}
+
 // completedMatches compares the file with the parts that its record says it was sent
 // in. mu is held, but not while it reads.
-func (s *session) completedMatches() (match bool, err error) {
-	parts, file, ctx := s.rec.Parts, s.file.f, s.u.ctx
+func (s *session) completedMatches(ctx context.Context) (match bool, err error) {
+	parts, file := s.rec.Parts, s.file.f
 	s.unlocked(func() { match, err = partsMatch(ctx, file, parts) })
 	return match, err
+}
+
+// FileExists reports whether the API still has a File. An error says that it cannot be
+// told, or is the cause of ctx.
+func (u *Uploader) FileExists(ctx context.Context, fileID string) (bool, error) {
+	checker := api.FileCheckerOf(u.opts.Backend)
+	if checker == nil {
+		return false, &api.Error{Kind: api.Refused, Message: "the API has no call for one File"}
+	}
+	return checker.FileExists(ctx, fileID)
 }
 
 // declaration is what the content is declared as: what the caller of OpenPut
@@ -184,8 +224,8 @@ func (s *session) declaration(path string, size int64) api.Spec {
 // Status is how the put stands. It never waits, and may be called concurrently.
 func (p *Put) Status() *Status { return p.s.status.Load().at(time.Now()) }
 
-// Run sends the file and returns what became of it when the File exists. ctx
-// bounds the waiting only: to give the put up, close the Uploader. An error
+// Run sends the file and returns what became of it when the File exists. A File of an
+// earlier put makes no difference. ctx bounds the waiting only: to give the put up, close the Uploader. An error
 // other than [ErrChanged] and the cause of ctx is what the API or the disk said.
 func (p *Put) Run(ctx context.Context) (*Status, error) {
 	s := p.s
@@ -197,13 +237,18 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 	defer stop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	target := s.content.gen
-	if s.rec.State != state.Completed {
-		if s.u.ctx.Err() != nil {
-			return nil, context.Cause(s.u.ctx)
-		}
-		s.requestUpload(false)
+	if s.u.ctx.Err() != nil {
+		return nil, context.Cause(s.u.ctx)
 	}
+	if s.content.gen != p.gen {
+		return nil, ErrChanged
+	}
+	if s.rec.State == state.Completed {
+		if err := s.forgetPut(); err != nil {
+			return nil, err
+		}
+	}
+	s.requestUpload(false)
 	for s.commits.running && ctx.Err() == nil {
 		s.cond.Wait()
 	}
@@ -216,7 +261,7 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 		// Files, so this one is of what was sent.
 		done.State, done.FileID, done.Superseded, done.SupersededCount = state.Completed, done.Superseded[0], nil, 0
 		return done, nil
-	case s.content.gen != target:
+	case s.content.gen != p.gen:
 		if s.xfer != nil {
 			s.xfer.end(ErrChanged) // the Upload stays, for what still matches at the next put
 		}
@@ -229,9 +274,8 @@ func (p *Put) Run(ctx context.Context) (*Status, error) {
 	return nil, s.standingError()
 }
 
-// Forget takes the put out of the journal: its result has been passed on, and
-// the next put of the same file is another upload. Without it, the next one
-// returns the same result as long as the file is the same.
+// Forget takes the put out of the journal: the next put of the same file has no earlier
+// one.
 func (p *Put) Forget() error { return p.s.u.journal.Delete(p.s.key) }
 
 // Close lets go of the file. A put that has not ended is over when the Uploader is

@@ -48,7 +48,7 @@ func run(p *uploader.Put) (*uploader.Status, error) {
 	return p.Run(ctx)
 }
 
-// putWhole puts a file and leaves its result in the journal.
+// putWhole sends a file, whatever an earlier put did.
 func (w *harness) putWhole(path string, spec api.Spec) *uploader.Status {
 	w.t.Helper()
 	p := w.openPut(path, spec)
@@ -102,22 +102,60 @@ func TestPutAttributesAreNotRead(t *testing.T) {
 	require.Equal(t, uploader.DefaultPurpose, w.putWhole(path, api.Spec{}).Purpose)
 }
 
-func TestPutResultNotPassedOn(t *testing.T) {
+func TestPutThatWasCompletedEarlier(t *testing.T) {
 	w := newPutWorld(t)
 	path := w.userFile("f", data(3*chunk, 1))
+	earlier := func(spec api.Spec) *uploader.Status {
+		p := w.openPut(path, spec)
+		defer p.Close()
+		st, err := p.Earlier(t.Context())
+		require.NoError(t, err)
+		return st
+	}
+	require.Nil(t, earlier(api.Spec{}))
 	first := w.putWhole(path, api.Spec{})
 	w.crash()
-	again := w.putWhole(path, api.Spec{})
+	again := earlier(api.Spec{})
 	require.Equal(t, first.FileID, again.FileID)
 	require.Equal(t, first.PartIDs, again.PartIDs)
 	require.Len(t, w.mem.Files(), 1)
+	exists, err := w.up.FileExists(t.Context(), first.FileID)
+	require.NoError(t, err)
+	require.True(t, exists)
 
-	other := w.putWhole(path, api.Spec{Purpose: "evals"})
-	require.NotEqual(t, first.FileID, other.FileID)
+	// It can be sent all the same, and the last File counts.
+	second := w.putWhole(path, api.Spec{})
+	require.NotEqual(t, first.FileID, second.FileID)
+	require.Equal(t, second.FileID, earlier(api.Spec{}).FileID)
+
+	// The times do not matter, the bytes do.
+	require.NoError(t, os.Chtimes(path, time.Now(), time.Now()))
+	require.NotNil(t, earlier(api.Spec{}))
+	fi, err := os.Stat(path)
+	require.NoError(t, err)
 	changed := data(3*chunk, 2)
+	require.NoError(t, os.Chmod(path, 0o600))
 	require.NoError(t, os.WriteFile(path, changed, 0o600))
-	w.stored(w.putWhole(path, api.Spec{Purpose: "evals"}), changed)
-	require.Len(t, w.mem.Files(), 3)
+	require.NoError(t, os.Chtimes(path, fi.ModTime(), fi.ModTime()))
+	require.Nil(t, earlier(api.Spec{}))
+	w.stored(w.putWhole(path, api.Spec{}), changed)
+	require.Nil(t, earlier(api.Spec{Purpose: "evals"}))
+	require.Nil(t, earlier(api.Spec{}), "another declaration has been asked for since")
+}
+
+func TestPutIsOfTheFileThatWasOpened(t *testing.T) {
+	w := newPutWorld(t)
+	path := w.userFile("f", data(3*chunk, 1))
+	w.putWhole(path, api.Spec{})
+	require.NoError(t, os.Chmod(path, 0o600))
+	p := w.openPut(path, api.Spec{})
+	defer p.Close()
+	require.NoError(t, os.WriteFile(path, data(chunk, 2), 0o600))
+	_, err := p.Earlier(t.Context())
+	require.ErrorIs(t, err, uploader.ErrChanged)
+	_, err = run(p)
+	require.ErrorIs(t, err, uploader.ErrChanged)
+	require.Len(t, w.mem.Files(), 1)
 }
 
 // cutOff puts a file until n of its parts are acknowledged, and then kills the

@@ -33,6 +33,7 @@ type putConfig struct {
 	checksum bool
 	stateDir string
 	timeout  time.Duration
+	again    bool
 	asJSON   bool
 	quiet    bool
 }
@@ -49,13 +50,16 @@ func putCommand() *cobra.Command {
 		Use:   "put [flags] FILE...",
 		Short: "upload files without a mount",
 		Long: `Uploads each FILE as a mount would, in parts and in parallel. It prints the IDs of
-the Files, one per line, in the order of the arguments. - is standard input, which
-is copied to the state directory first: the API requires the size before the first
-byte.
+the Files, one per line, in the order of the arguments. - is standard input. Unless
+that is a file, it is copied to the state directory first: the API requires the size
+before the first byte.
 
 After Ctrl-C or a crash, the same command goes on. It does not send again what the
 API has acknowledged and what still equals the file. A file that changes while it is
-being sent is not published.`,
+being sent is not published.
+
+A FILE that was put before is compared with what was sent. If it is unchanged and the
+API still has its File, put prints the ID of that File and sends nothing.`,
 		Example: `  id=$(uploadfs put --purpose fine-tune train.jsonl)
   pg_dump db | gzip | uploadfs put --filename db.sql.gz -`,
 		Args: takes(1, -1, "name the files to upload, - for standard input"),
@@ -89,6 +93,7 @@ func putFlags(f *pflag.FlagSet, c *putConfig) {
 	f.DurationVar(&c.timeout, "timeout", c.timeout, "give up when the API has acknowledged nothing for so long; 0 is never")
 	f.StringVar(&c.stateDir, "state-dir", "",
 		"`DIR` that remembers what was sent (default $XDG_STATE_HOME/uploadfs/@put, or /var/lib/uploadfs/@put as root)")
+	f.BoolVar(&c.again, "again", false, "make another File of what was put before and is unchanged")
 	f.BoolVar(&c.asJSON, "json", false, "print JSON, one object per file and line")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress")
 	c.client.add(f)
@@ -163,14 +168,14 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	}
 	for _, j := range jobs {
 		if j.Name == stdinArg {
-			if err := spoolStdin(ctx, cmd, j, dir); err != nil {
+			if err := takeStdin(ctx, cmd, j, dir); err != nil {
 				return err
 			}
 		}
 	}
-	meter := put.NewMeter(client)
+	acks := put.NewAcks(client)
 	up, err := dir.OpenUploader(mount.Escape(endpoint(config).String()), uploader.Options{
-		Backend:  retry.New(meter, retry.Options{}),
+		Backend:  retry.New(acks, retry.Options{}),
 		PartSize: c.partSize,
 		Parallel: c.parallel,
 		Checksum: c.checksum,
@@ -181,9 +186,9 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	ctx, giveUp := context.WithCancelCause(ctx)
 	defer giveUp(nil)
 	if c.timeout > 0 {
-		defer meter.Watch(c.timeout, giveUp)()
+		defer acks.Watch(c.timeout, giveUp)()
 	}
-	err = c.putAll(ctx, jobs, &put.Sender{Dir: dir, Uploader: up, Meter: meter, Parallel: c.parallel}, cmd.OutOrStdout(), cmd.ErrOrStderr())
+	err = c.putAll(ctx, jobs, &put.Sender{Dir: dir, Uploader: up, Acks: acks, Parallel: c.parallel}, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	return errors.Join(err, up.Close())
 }
 
@@ -215,8 +220,14 @@ func (c *putConfig) putAll(ctx context.Context, jobs []*put.Job, sender *put.Sen
 	return errors.Join(errs...)
 }
 
-// print waits for a job and prints its result, which the journal then need not
-// remember any more. The error is the job's own, or that of printing.
+// putResult is the JSON of a job that has a File.
+type putResult struct {
+	*uploader.Status
+	Unchanged bool `json:"unchanged,omitempty"` // an earlier put has sent it
+}
+
+// print waits for a job and prints its result. The error is the job's own, or that of
+// printing.
 func (c *putConfig) print(w io.Writer, j *put.Job) error {
 	result, failed := j.Wait()
 	if failed != nil {
@@ -227,12 +238,9 @@ func (c *putConfig) print(w io.Writer, j *put.Job) error {
 	case c.asJSON && failed != nil:
 		err = json.NewEncoder(w).Encode(failedStatus(j, failed))
 	case c.asJSON:
-		err = json.NewEncoder(w).Encode(result)
+		err = json.NewEncoder(w).Encode(putResult{result, j.Unchanged()})
 	case failed == nil:
 		_, err = fmt.Fprintln(w, result.FileID)
 	}
-	if err != nil || failed != nil {
-		return errors.Join(err, failed)
-	}
-	return j.Forget()
+	return errors.Join(err, failed)
 }

@@ -59,7 +59,7 @@ func BenchmarkPut(b *testing.B) {
 
 	put := func(flags ...string) func(*testing.B) string {
 		return func(b *testing.B) string {
-			cmd := exec.Command(plain, append([]string{"put", "--quiet", "--state-dir", filepath.Join(dir, "state")}, append(flags, f.Name())...)...)
+			cmd := exec.Command(plain, append([]string{"put", "--quiet", "--again", "--state-dir", filepath.Join(dir, "state")}, append(flags, f.Name())...)...)
 			cmd.Env = append(os.Environ(), "OPENAI_API_KEY="+testKey, "OPENAI_BASE_URL="+s.url)
 			out, err := cmd.Output()
 			require.NoError(b, err)

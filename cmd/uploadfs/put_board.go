@@ -3,13 +3,11 @@ package main
 import (
 	"fmt"
 	"io"
-	"math"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
 
@@ -19,11 +17,10 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// How often progress is shown, and over how long a rate is averaged.
+// How often progress is shown.
 const (
 	barEvery  = 150 * time.Millisecond
 	lineEvery = 10 * time.Second
-	averaging = 5 * time.Second
 )
 
 // board shows the progress of a put: on a terminal a bar for each file in flight,
@@ -44,8 +41,7 @@ type board struct {
 // view is one file on the board.
 type view struct {
 	began time.Time
-	from  int64 // bytes that were there when it began
-	speed speed
+	from  int64 // bytes that the API had when it began
 	text  atomic.Pointer[string]
 	bar   *mpb.Bar // nil without a terminal
 }
@@ -86,9 +82,8 @@ func (b *board) close() {
 
 // Begin implements [put.Observer].
 func (b *board) Begin(j *put.Job) {
-	st, now := j.Status(), time.Now()
-	v := &view{began: now, from: j.Sent()}
-	v.speed.update(now, v.from)
+	st := j.Status()
+	v := &view{began: time.Now(), from: st.Acknowledged}
 	text := "sending"
 	if st.Acked > 0 {
 		text = fmt.Sprintf("going on with %s parts", st.PartsDone())
@@ -114,6 +109,13 @@ func (b *board) Begin(j *put.Job) {
 // boardName is what the board calls a file.
 func boardName(j *put.Job) string { return mount.Printable(filepath.Base(jobName(j))) }
 
+// Unchanged implements [put.Observer].
+func (b *board) Unchanged(j *put.Job, st *uploader.Status) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	fmt.Fprintf(b.w, "%s: %s, unchanged, not sent again\n", boardName(j), st.FileID)
+}
+
 // End implements [put.Observer].
 func (b *board) End(j *put.Job, st *uploader.Status) {
 	b.mu.Lock()
@@ -137,48 +139,25 @@ func (b *board) update(now time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for j, v := range b.views {
-		st, n := j.Status(), j.Sent()
-		v.speed.update(now, n)
-		text := progressText(st, n, v.speed.rate, now)
+		st := j.Status()
+		text := progressText(st, now)
 		v.text.Store(&text)
 		if v.bar != nil {
-			v.bar.SetCurrent(n)
+			v.bar.SetCurrent(st.Acknowledged)
 			continue
 		}
 		fmt.Fprintf(b.w, "%s: %s\n", boardName(j), text)
 	}
 }
 
-// progressText describes the progress of a file of which n bytes have been sent.
-func progressText(st *uploader.Status, n int64, rate float64, now time.Time) string {
-	text := fmt.Sprintf("%s of %s", size(n), size(st.Size))
+// progressText describes the progress of a file.
+func progressText(st *uploader.Status, now time.Time) string {
+	text := amount(st.Progress, st.Size, now)
 	switch {
 	case st.State == state.Retrying:
-		return fmt.Sprintf("%s, %s; next attempt %s", text, st.Error, when(st.NextAttempt, now))
-	case n == st.Size && st.Size > 0:
+		return text + ", " + reason(st, now)
+	case st.Acknowledged == st.Size:
 		return text + ", all sent, waiting for the File"
-	case rate < 1:
-		return text
 	}
-	left := time.Duration(min(float64(st.Size-n)/rate, math.MaxInt32) * float64(time.Second))
-	return fmt.Sprintf("%s, %s/s, %s", text, size(int64(rate)), humanize.RelTime(now.Add(left), now, "", "left"))
-}
-
-// speed is an exponential moving average of a rate.
-type speed struct {
-	rate float64 // bytes per second
-	at   time.Time
-	n    int64
-}
-
-func (s *speed) update(now time.Time, n int64) {
-	dt := now.Sub(s.at).Seconds()
-	if !s.at.IsZero() && dt > 0 {
-		rate := max(0, float64(n-s.n)) / dt
-		if s.rate == 0 {
-			s.rate = rate
-		}
-		s.rate += (rate - s.rate) * (1 - math.Exp(-dt/averaging.Seconds()))
-	}
-	s.at, s.n = now, n
+	return text
 }

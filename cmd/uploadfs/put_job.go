@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -54,7 +55,7 @@ func (c *putConfig) jobs(cmd *cobra.Command, args []string) ([]*put.Job, error) 
 
 // job is the job of one argument.
 func (c *putConfig) job(arg string) *put.Job {
-	j := &put.Job{Name: arg, Path: arg, Spec: c.spec}
+	j := &put.Job{Name: arg, Path: arg, Spec: c.spec, Again: c.again}
 	if j.Spec.Filename == "" {
 		j.Spec.Filename = filepath.Base(arg)
 	}
@@ -72,6 +73,34 @@ func warnOf(cmd *cobra.Command, j *put.Job, fi fs.FileInfo) error {
 		warn(cmd, "%s", w)
 	}
 	return err
+}
+
+// wholeFile is standard input where that is a regular file from its first byte on, else
+// nil: it can be read again, and its size is known.
+func wholeFile(in io.Reader) *os.File {
+	f, ok := in.(*os.File)
+	if !ok {
+		return nil
+	}
+	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
+		return nil
+	}
+	if at, err := f.Seek(0, io.SeekCurrent); err != nil || at != 0 {
+		return nil
+	}
+	return f
+}
+
+// takeStdin makes standard input what a job reads, and checks it.
+func takeStdin(ctx context.Context, cmd *cobra.Command, j *put.Job, dir *put.Dir) error {
+	if j.File = wholeFile(cmd.InOrStdin()); j.File == nil {
+		return spoolStdin(ctx, cmd, j, dir)
+	}
+	fi, err := j.File.Stat()
+	if err != nil {
+		return err
+	}
+	return warnOf(cmd, j, fi)
 }
 
 // spoolStdin copies standard input, and checks the copy.
@@ -123,7 +152,7 @@ func putFailure(j *put.Job, result *uploader.Status, err error) error {
 		err = fmt.Errorf("%w; the API has %s parts, and the same command goes on from there until %s",
 			err, st.PartsDone(), st.ExpiresAt.Local().Format("15:04"))
 	}
-	if j.Name == stdinArg && result == nil {
+	if j.Name == stdinArg && j.File == nil && result == nil {
 		err = fmt.Errorf("%w; what was read is kept: give %s instead of - to go on", err, mount.Printable(j.Path))
 	}
 	var path *fs.PathError

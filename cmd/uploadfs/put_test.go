@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -109,9 +110,42 @@ func TestPutShowsProgressOnStderr(t *testing.T) {
 	r := b.uploadfs(b.put("a")...)
 	require.Zero(t, r.code, r.stderr)
 	require.Regexp(t, `^a: sending, 5 B\na: file-\w+, 5 B in .*/s\n$`, r.stderr)
-	r = b.uploadfs(b.put("--quiet", "a")...)
+	r = b.uploadfs(b.put("--quiet", "--again", "a")...)
 	require.Zero(t, r.code)
 	require.Empty(t, r.stderr)
+}
+
+func TestPutAgain(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	b.write("a", "hello")
+	first := b.ok(b.put("--quiet", "a")...)
+	r := b.uploadfs(b.put("a")...)
+	require.Equal(t, first, r.stdout)
+	require.Regexp(t, `^a: file-\w+, unchanged, not sent again\n$`, r.stderr)
+	require.Contains(t, b.ok(b.put("--quiet", "--json", "a")...), `"unchanged":true`)
+	require.Len(t, a.Files(), 1)
+	require.NotEqual(t, first, b.ok(b.put("--quiet", "--again", "a")...))
+
+	// What the API has lost is sent, and what it does not tell of is not.
+	last := b.ok(b.put("--quiet", "a")...)
+	a.SetIntercept(func(p local.Point) *local.Fault {
+		if p.Op == local.OpFileGet && p.Stage == local.StageHead {
+			return &local.Fault{Status: 403, Message: "Not you."}
+		}
+		return nil
+	})
+	b.refused(1, "a: it was sent before, and whether "+strings.TrimSpace(last)+" still exists cannot be told", b.put("--quiet", "a")...)
+	a.SetIntercept(nil)
+	request, err := http.NewRequest(http.MethodDelete, a.url+"/files/"+strings.TrimSpace(last), nil)
+	require.NoError(t, err)
+	request.Header.Set("Authorization", "Bearer "+testKey)
+	answer, err := http.DefaultClient.Do(request)
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+	require.NotEqual(t, last, b.ok(b.put("--quiet", "a")...))
 }
 
 func TestPutStandardInput(t *testing.T) {
@@ -128,6 +162,24 @@ func TestPutStandardInput(t *testing.T) {
 		return names
 	}
 	require.Empty(t, spooled())
+
+	// A file needs no copy, and is read to its end. From its middle on it is a stream.
+	b.write("in", "one\ntwo\n")
+	var copied atomic.Bool
+	a.SetIntercept(func(local.Point) *local.Fault {
+		if len(spooled()) > 0 {
+			copied.Store(true)
+		}
+		return nil
+	})
+	whole := strings.Fields(b.shOK("(" + put + " --filename in -; cat) <in; " + put + " --filename in - <in"))
+	a.SetIntercept(nil)
+	require.False(t, copied.Load())
+	require.Len(t, whole, 2, "it was read")
+	require.Equal(t, whole[0], whole[1], "the second sends nothing")
+	require.Equal(t, "one\ntwo\n", string(a.content(b, whole[0])))
+	rest := strings.TrimSpace(b.shOK("(read -r line; " + put + " --filename in -) <in"))
+	require.Equal(t, "two\n", string(a.content(b, rest)))
 
 	r := b.sh(": | " + put + " --filename x.txt -")
 	require.Equal(t, 1, r.code)

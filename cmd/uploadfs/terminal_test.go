@@ -10,11 +10,14 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"uploadfs/uploader"
 	"uploadfs/uploader/api/local"
+	"uploadfs/uploader/state"
 )
 
 // terminal is a pseudo-terminal: what is written to the one end a person would see
@@ -67,5 +70,55 @@ func TestPutDrawsBars(t *testing.T) {
 				require.True(t, strings.HasSuffix(lines[len(lines)-2+i], f.ID), "%q", lines)
 			}
 		}
+	}
+}
+
+func TestPutLeavesNoBarAfterCtrlC(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	b.big("f", 16<<20)
+	b.write("g", "hello")
+	started, release := a.block(t)
+	defer release()
+	screen, end := terminal(b)
+	cmd := b.command(binary, b.put("--part-size", "8MiB", "f", "g")...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = end, end, end
+	cmd.SysProcAttr.Setsid, cmd.SysProcAttr.Setctty = true, true
+	require.NoError(t, cmd.Start())
+	require.NoError(t, end.Close())
+	<-started
+	text, pressed := "", false
+	for buf := make([]byte, 4096); ; {
+		n, err := screen.Read(buf)
+		text += string(buf[:n])
+		if err != nil {
+			require.ErrorIs(t, err, unix.EIO)
+			break
+		}
+		if !pressed && strings.Contains(text, "of 16 MiB") {
+			pressed = true
+			_, err := screen.WriteString("\x03")
+			require.NoError(t, err)
+		}
+	}
+	require.Error(t, cmd.Wait())
+	_, last, cleared := strings.Cut(text[strings.LastIndex(text, "of 16 MiB"):], "\x1b[2A\x1b[J")
+	require.True(t, cleared, "%q", text)
+	require.Equal(t, "uploadfs: f: stopped\r\nuploadfs: g: stopped\r\n", last)
+}
+
+func TestPutProgressText(t *testing.T) {
+	now := time.Now()
+	for want, st := range map[string]*uploader.Status{
+		"0 B of 10 B": {State: state.Uploading},
+		"4 B of 10 B, 2 B/s, 3 seconds left": {State: state.Uploading, BytesSent: 1,
+			Progress: uploader.Progress{Acknowledged: 4, Rate: 2, ETA: 3}},
+		"10 B of 10 B, all sent, waiting for the File": {State: state.Uploading, Progress: uploader.Progress{Acknowledged: 10}},
+		"4 B of 10 B, no answer; trying again now": {State: state.Retrying, Error: "no answer", Calls: 1,
+			Progress: uploader.Progress{Acknowledged: 4}},
+	} {
+		st.Size = 10
+		require.Equal(t, want, progressText(st, now))
 	}
 }

@@ -46,7 +46,7 @@ func (k Kind) String() string {
 
 // Error is an error of a Backend call or of a session.
 type Error struct {
-	Op       string // "create", "part", "complete", "cancel", "find", or a local operation
+	Op       string // "create", "part", "complete", "cancel", "find", "get", or a local operation
 	UploadID string // "" where there is none yet
 	Kind     Kind
 	// Status is the HTTP status of the answer, 0 where there was none.

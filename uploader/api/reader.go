@@ -15,16 +15,19 @@ type FileReader interface {
 
 // FileReaderOf returns the FileReader that b is, or that it decorates, or nil. A
 // decorator says what it decorates by a method Unwrap.
-func FileReaderOf(b Backend) FileReader {
+func FileReaderOf(b Backend) FileReader { return beneath[FileReader](b) }
+
+// beneath returns the first of b and what it decorates that is a T, or T's zero value.
+func beneath[T any](b Backend) (none T) {
 	for b != nil {
-		if r, ok := b.(FileReader); ok {
-			return r
+		if t, ok := b.(T); ok {
+			return t
 		}
 		d, ok := b.(interface{ Unwrap() Backend })
 		if !ok {
-			return nil
+			return none
 		}
 		b = d.Unwrap()
 	}
-	return nil
+	return none
 }

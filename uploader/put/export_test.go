@@ -1,7 +1,7 @@
 package put
 
-// SentOf is the Meter's count for an Upload.
-func SentOf(m *Meter, uploadID string) int64 { return m.sent(uploadID) }
-
 // Unsafe is unsafeDir.
 var Unsafe = unsafeDir
+
+// Expect is Acks.expect.
+func Expect(a *Acks) (done func()) { return a.expect() }

@@ -1,7 +1,6 @@
 package put_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -36,6 +35,10 @@ func (r *recorder) add(event string) {
 
 func (r *recorder) Begin(j *put.Job) { r.add("begin " + j.Name) }
 
+func (r *recorder) Unchanged(j *put.Job, st *uploader.Status) {
+	r.add("unchanged " + j.Name + " " + string(st.State))
+}
+
 func (r *recorder) End(j *put.Job, st *uploader.Status) {
 	if st == nil {
 		r.add("end " + j.Name)
@@ -59,11 +62,11 @@ func newPut(t *testing.T) *testPut {
 	var err error
 	p.dir, err = put.OpenDir(p.path)
 	require.NoError(t, err)
-	meter := put.NewMeter(p.backend)
-	up, err := p.dir.OpenUploader("https:-api", uploader.Options{Backend: meter, PartSize: api.MinPart, Parallel: 2})
+	acks := put.NewAcks(p.backend)
+	up, err := p.dir.OpenUploader("https:-api", uploader.Options{Backend: acks, PartSize: api.MinPart, Parallel: 2})
 	require.NoError(t, err)
 	t.Cleanup(func() { up.Close() })
-	p.sender = &put.Sender{Dir: p.dir, Uploader: up, Meter: meter, Observer: p.observed, Parallel: 1}
+	p.sender = &put.Sender{Dir: p.dir, Uploader: up, Acks: acks, Observer: p.observed, Parallel: 1}
 	return p
 }
 
@@ -86,20 +89,54 @@ func TestSenderSendsEachJob(t *testing.T) {
 		require.Equal(t, state.Completed, st.State)
 		require.Equal(t, j.Name, st.Path)
 		require.NotEmpty(t, st.FileID)
-		require.EqualValues(t, 5, j.Sent())
-		require.NoError(t, j.Forget())
+		require.False(t, j.Unchanged())
 	}
 	st, err := refused.Wait()
 	require.EqualError(t, err, "refused b")
 	require.Nil(t, st)
 	require.Nil(t, refused.Status())
-	require.Zero(t, refused.Sent())
-	require.NoError(t, refused.Forget())
 	require.ElementsMatch(t, []string{"begin a", "end a completed", "begin c", "end c completed"}, p.observed.events)
 
 	left, err := filepath.Glob(filepath.Join(p.path, "sending", "*"))
 	require.NoError(t, err)
 	require.Empty(t, left)
+}
+
+func TestSenderSendsNothingTwice(t *testing.T) {
+	p := newPut(t)
+	path := p.file("a", "hello").Path
+	send := func(again bool) (string, bool) {
+		j := &put.Job{Name: "a", Path: path, Again: again}
+		p.sender.Start(t.Context(), []*put.Job{j})()
+		st, err := j.Wait()
+		require.NoError(t, err)
+		require.Equal(t, "a", st.Path)
+		return st.FileID, j.Unchanged()
+	}
+	first, _ := send(false)
+	for range 2 {
+		id, unchanged := send(false)
+		require.True(t, unchanged)
+		require.Equal(t, first, id)
+	}
+	require.Equal(t, []string{"begin a", "end a completed", "unchanged a completed", "unchanged a completed"}, p.observed.events)
+
+	second, unchanged := send(true)
+	require.False(t, unchanged)
+	require.NotEqual(t, first, second)
+
+	// A File that is gone is made anew, and one that may be there is not.
+	p.backend.DeleteFile(second)
+	third, unchanged := send(false)
+	require.False(t, unchanged)
+	require.NotEqual(t, second, third)
+	p.backend.Fail(apitest.OpGet, apitest.Before, apitest.Denied())
+	j := &put.Job{Name: "a", Path: path}
+	p.sender.Start(t.Context(), []*put.Job{j})()
+	_, err := j.Wait()
+	require.Equal(t, api.Denied, api.KindOf(err))
+	require.ErrorContains(t, err, "whether "+third+" still exists cannot be told")
+	require.Equal(t, 3, p.backend.Counts().Completed)
 }
 
 func TestSpoolIsRemovedWithTheResult(t *testing.T) {
@@ -157,35 +194,12 @@ func TestStoppedJobsHaveTheCause(t *testing.T) {
 	require.ErrorIs(t, err, cause)
 }
 
-// failing is a Backend whose parts are read to half, and then fail.
-type failing struct{ api.Backend }
-
-func (failing) AddPart(_ context.Context, _ string, body *io.SectionReader) (string, error) {
-	_, err := io.CopyN(io.Discard, body, body.Size()/2)
-	return "", errors.Join(err, errors.New("cut off"))
-}
-
-func TestMeterCountsAcknowledgedBytes(t *testing.T) {
-	backend := apitest.NewMemory()
-	content := bytes.Repeat([]byte("x"), 100)
-	body := func() *io.SectionReader { return io.NewSectionReader(bytes.NewReader(content), 0, 100) }
-	good := put.NewMeter(backend)
-	up, err := good.Create(t.Context(), api.Spec{Filename: "f", Bytes: 200, Purpose: "user_data", MimeType: "text/plain"})
-	require.NoError(t, err)
-	_, err = good.AddPart(t.Context(), up.ID, body())
-	require.NoError(t, err)
-	require.EqualValues(t, 100, put.SentOf(good, up.ID))
-
-	bad := put.NewMeter(failing{backend})
-	_, err = bad.AddPart(t.Context(), up.ID, body())
-	require.ErrorContains(t, err, "cut off")
-	require.Zero(t, put.SentOf(bad, up.ID), "what failed is not counted")
-}
-
-func TestMeterGivesUp(t *testing.T) {
+func TestPutGivesUpOnSilence(t *testing.T) {
 	gaveUp := make(chan error, 1)
-	stop := put.NewMeter(apitest.NewMemory()).Watch(time.Millisecond, func(err error) { gaveUp <- err })
+	acks := put.NewAcks(apitest.NewMemory())
+	stop := acks.Watch(time.Millisecond, func(err error) { gaveUp <- err })
 	defer stop()
+	defer put.Expect(acks)()
 	require.ErrorContains(t, <-gaveUp, "nothing was acknowledged for 1ms")
 }
 

@@ -11,8 +11,11 @@ import (
 // goroutines that send, so several may run at once; a job's own calls follow each
 // other.
 type Observer interface {
-	// Begin says that a file is being sent from now on. Its Status and Sent can
-	// be asked from here until End.
+	// Unchanged says that an earlier put has sent the file. Begin and End are not
+	// called for it.
+	Unchanged(*Job, *uploader.Status)
+	// Begin says that a file is being sent from now on. Its Status can be
+	// asked from here until End.
 	Begin(*Job)
 	// End says that a file is not being sent any more. The result is nil where
 	// there is no File.
@@ -24,7 +27,7 @@ type Observer interface {
 type Sender struct {
 	Dir      *Dir
 	Uploader *uploader.Uploader // from [Dir.OpenUploader]
-	Meter    *Meter             // beneath the Uploader's Backend
+	Acks     *Acks              // beneath the Uploader's Backend
 	Observer Observer
 	Parallel int // files at a time
 }
@@ -34,7 +37,7 @@ type Sender struct {
 // cause.
 func (s *Sender) Start(ctx context.Context, jobs []*Job) (wait func()) {
 	for _, j := range jobs {
-		j.meter, j.done = s.Meter, make(chan struct{})
+		j.done = make(chan struct{})
 	}
 	var sending sync.WaitGroup
 	turns := make(chan struct{}, s.Parallel)

@@ -209,6 +209,15 @@ func (m *Memory) FindFiles(ctx context.Context, spec api.Spec, since time.Time) 
 	return found, nil
 }
 
+// FileExists implements [api.FileChecker].
+func (m *Memory) FileExists(ctx context.Context, fileID string) (exists bool, err error) {
+	err = m.call(ctx, Call{Op: OpGet}, func(Call) error {
+		_, exists = m.Content(fileID)
+		return nil
+	})
+	return exists && err == nil, err
+}
+
 // pending returns an Upload that accepts parts, or the API's refusal. mu is held.
 func (m *Memory) pending(id string) (*upload, error) {
 	u := m.uploads[id]

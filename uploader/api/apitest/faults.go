@@ -22,6 +22,7 @@ const (
 	OpComplete Op = "complete"
 	OpCancel   Op = "cancel"
 	OpFind     Op = "find"
+	OpGet      Op = "get"
 )
 
 // Stage is a point of a call at which a [Memory] can fail or wait.

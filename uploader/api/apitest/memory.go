@@ -52,7 +52,10 @@ type Memory struct {
 	counts  Counts
 }
 
-var _ api.Backend = (*Memory)(nil)
+var (
+	_ api.Backend     = (*Memory)(nil)
+	_ api.FileChecker = (*Memory)(nil)
+)
 
 type upload struct {
 	id      string
@@ -120,6 +123,13 @@ func (m *Memory) Content(fileID string) ([]byte, bool) {
 		}
 	}
 	return nil, false
+}
+
+// DeleteFile removes a File, as a DELETE at the API does.
+func (m *Memory) DeleteFile(fileID string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.files = slices.DeleteFunc(m.files, func(f *file) bool { return f.ID == fileID })
 }
 
 // Uploads returns the IDs of the Uploads that are in a state ("pending",

@@ -146,6 +146,12 @@ func testFindFiles(t *testing.T, f Fixture) {
 	found, err = f.Backend.FindFiles(t.Context(), spec(502), first.CreatedAt)
 	require.NoError(t, err)
 	require.Empty(t, found)
+
+	for id, want := range map[string]bool{first.ID: true, second.ID: true, "file-other": false} {
+		exists, err := api.FileCheckerOf(f.Backend).FileExists(t.Context(), id)
+		require.NoError(t, err)
+		require.Equal(t, want, exists, id)
+	}
 }
 
 func testNullBytes(t *testing.T, f Fixture) {

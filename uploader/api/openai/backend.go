@@ -37,6 +37,7 @@ const (
 	opCancel   = "cancel"
 	opFind     = "find"
 	opRead     = "read"
+	opGet      = "get"
 )
 
 const (

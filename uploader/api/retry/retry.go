@@ -167,6 +167,17 @@ func (b *backend) FindFiles(ctx context.Context, spec api.Spec, since time.Time)
 	})
 }
 
+// FileExists implements [api.FileChecker] where the inner Backend does.
+func (b *backend) FileExists(ctx context.Context, fileID string) (bool, error) {
+	inner := api.FileCheckerOf(b.inner)
+	if inner == nil {
+		return false, &api.Error{Kind: api.Refused, Message: "the API has no call for one File"}
+	}
+	return repeat(ctx, b.opts, func() (bool, error) {
+		return attempt(ctx, func() (bool, error) { return inner.FileExists(ctx, fileID) })
+	})
+}
+
 // attempt makes one attempt when the owner of the call lets it, see [api.WithAttempts].
 func attempt[T any](ctx context.Context, call func() (T, error)) (T, error) {
 	attempts := api.AttemptsOf(ctx)

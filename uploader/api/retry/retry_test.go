@@ -46,6 +46,7 @@ func TestOutage(t *testing.T) {
 		m.Fail(apitest.OpComplete, apitest.Before, apitest.RateLimit(0), apitest.Unreachable())
 		m.Fail(apitest.OpFind, apitest.Before, outage...)
 		m.Fail(apitest.OpCancel, apitest.Before, outage...)
+		m.Fail(apitest.OpGet, apitest.Before, outage...)
 
 		up, err := b.Create(t.Context(), spec)
 		require.NoError(t, err)
@@ -56,6 +57,9 @@ func TestOutage(t *testing.T) {
 		found, err := b.FindFiles(t.Context(), spec, file.CreatedAt)
 		require.NoError(t, err)
 		require.Equal(t, []api.File{file}, found)
+		exists, err := api.FileCheckerOf(b).FileExists(t.Context(), file.ID)
+		require.NoError(t, err)
+		require.True(t, exists)
 		other, err := b.Create(t.Context(), spec)
 		require.NoError(t, err)
 		require.NoError(t, b.Cancel(t.Context(), other.ID))
@@ -64,7 +68,7 @@ func TestOutage(t *testing.T) {
 		require.Equal(t, "abcdef", string(content))
 		require.Equal(t, map[apitest.Op]int{
 			apitest.OpCreate: 7, apitest.OpPart: 6, apitest.OpComplete: 3,
-			apitest.OpFind: 5, apitest.OpCancel: 5,
+			apitest.OpFind: 5, apitest.OpCancel: 5, apitest.OpGet: 5,
 		}, m.Counts().Calls)
 		require.Len(t, m.Files(), 1)
 	})
