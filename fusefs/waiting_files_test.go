@@ -3,6 +3,7 @@
 package fusefs_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +14,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"uploadfs/uploader"
 	"uploadfs/uploader/api/local"
+	"uploadfs/uploader/state"
 )
 
 // backingDescriptors counts the descriptors of this process on files of the backing tree.
@@ -48,9 +51,25 @@ func TestWaitingFilesAreNotOpen(t *testing.T) {
 		patience, 50*time.Millisecond, "files that wait are open")
 	require.LessOrEqual(t, goroutinesIn("(*session).commitAll"), atWork)
 	require.Equal(t, "uploading", s.attr(fmt.Sprint(files-1), "state"))
+
+	// Nothing waits any more of a file that was removed, or whose upload was cancelled.
+	s.run(fmt.Sprintf("rm %d", files-1))
+	require.NoError(t, s.Up.Cancel(fmt.Sprint(files-2)))
+	waiting, err := s.Up.Find(uploader.Query{Queued: true})
+	require.NoError(t, err)
+	for _, f := range waiting.Files {
+		require.NotContains(t, []string{fmt.Sprint(files - 1), fmt.Sprint(files - 2)}, f.Path)
+	}
+	require.Equal(t, files-2, waiting.Counts[state.Uploading])
+	require.Equal(t, files-2, waiting.Queued+32, "32 are being declared")
+	ended, end := context.WithCancel(t.Context())
+	end()
+	require.NotContains(t, s.Up.Drain(ended), fmt.Sprint(files-2))
+	require.NoError(t, s.Up.Retry(fmt.Sprint(files-2)))
+
 	open()
 	s.drained()
 	require.Eventually(t, func() bool { return s.backingDescriptors() == 0 }, patience, 10*time.Millisecond)
-	require.Len(t, s.API.Files(), files, "none was sent twice")
+	require.Len(t, s.API.Files(), files-1, "none was sent twice")
 	s.completed("7", []byte("content of 7"))
 }

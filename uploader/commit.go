@@ -42,11 +42,10 @@ func (s *session) startCommit() {
 	s.job.request(s.u.kindOf(size), size, s.expires(size), func() { s.u.wg.Go(s.commitAll) })
 }
 
-// forgetCommit ends a commit that waits for its job, and has no goroutine that would.
-// mu is held.
+// forgetCommit ends a commit that waits for its job. One that has the job ends by
+// itself, once it has nothing to commit. mu is held.
 func (s *session) forgetCommit() {
-	if s.commits.queued && s.job.waits() {
-		s.job.leave()
+	if s.commits.queued && s.job.withdraw() {
 		s.commits.running, s.commits.queued = false, false
 		s.cond.Broadcast()
 	}

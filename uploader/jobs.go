@@ -110,11 +110,16 @@ func (j *job) request(k kind, size int64, expires time.Time, ready func()) {
 	j.q.dispatch()
 }
 
-// waits reports whether the job was asked for and is not granted.
-func (j *job) waits() bool {
+// withdraw ends the waiting for the job, and reports whether it was not granted yet.
+func (j *job) withdraw() bool {
 	j.q.mu.Lock()
 	defer j.q.mu.Unlock()
-	return j.queued
+	if !j.queued {
+		return false
+	}
+	j.q.queue.forget(j)
+	j.q.dispatch()
+	return true
 }
 
 func (j *job) enter(ctx context.Context, k kind, size int64, expires time.Time) {
@@ -144,15 +149,21 @@ func (j *job) leave() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	delete(q.queue.admitted, j)
-	j.early, j.alone, j.queued = false, false, false
+	j.early, j.alone = false, false
 	if j.granted {
 		q.queue.count(j, -1)
 		j.granted = false
 	} else {
-		w := &q.queue.waiting[j.kind]
-		*w = slices.DeleteFunc(*w, func(other *job) bool { return other == j })
+		q.queue.forget(j)
 	}
 	q.dispatch()
+}
+
+// forget takes a job out of those that wait. scheduler.mu is held.
+func (c *queue) forget(j *job) {
+	w := &c.waiting[j.kind]
+	*w = slices.DeleteFunc(*w, func(other *job) bool { return other == j })
+	j.queued = false
 }
 
 // pause says that a call of the file waits for its next attempt, or its turn, until resume.
@@ -218,8 +229,8 @@ func (c *queue) dispatch(now time.Time, line *line) (again time.Time) {
 				c.probe = now.Add(c.pause)
 				c.pause = min(2*c.pause, lastProbe)
 			}
-			c.waiting[k] = slices.DeleteFunc(c.waiting[k], func(other *job) bool { return other == j })
-			j.granted, j.queued = true, false
+			c.forget(j)
+			j.granted = true
 			j.alone = j.kind == large && j.expires.IsZero() && line.seen(now) > 0 && line.takes(now, j.left) > c.spendable()
 			c.admitted[j] = true
 			c.count(j, 1)

@@ -97,6 +97,9 @@ func (u *Uploader) working(q Query, now time.Time) (files []*Status, all int) {
 	u.mu.Lock()
 	for _, s := range u.sessions {
 		st := s.status.Load().at(now)
+		if st.unlinked {
+			continue
+		}
 		if q.Sending && (st.Calls > 0 || st.State == state.Retrying) || q.Queued && st.Queued {
 			if all++; st.Path > q.After {
 				files = append(files, st)

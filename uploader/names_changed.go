@@ -136,6 +136,8 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 		s.settling.reset()
 		s.dropTransfer(errUnlinked)
 		s.answer(^uint64(0), errUnlinked)
+		s.forgetCommit()
+		s.publish()
 	}
 	u.madeOften.forget(key)
 	u.troubled.forget(key)

@@ -179,7 +179,7 @@ func (s *session) publish() {
 	} else if s.pending.IsZero() {
 		s.pending = s.rec.Since
 	}
-	st.Pending = s.pending
+	st.Pending, st.unlinked = s.pending, s.unlinked
 	s.status.Store(st)
 }
 
@@ -327,6 +327,7 @@ func (s *session) carryOut(d decision) {
 	s.commits.requested, s.commits.next = s.content.gen, nil
 	if d.to != state.Uploading {
 		s.settling.reset()
+		s.forgetCommit()
 	}
 	switch d.to {
 	case state.Uploading:

@@ -42,6 +42,7 @@ type Status struct {
 	key       backing.Key
 	parts     []string // IDs by part number, "" where not acknowledged
 	temporary bool     // it gets its final name later
+	unlinked  bool     // it has no name left
 	live      live
 }
 
@@ -172,7 +173,7 @@ func (u *Uploader) sending(now time.Time) (sum Sending, queued int) {
 	u.mu.Lock()
 	for _, s := range u.sessions {
 		st := s.status.Load()
-		if !st.State.Committing() {
+		if !st.State.Committing() || st.unlinked {
 			continue
 		}
 		st = st.at(now)

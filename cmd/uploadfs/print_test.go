@@ -18,7 +18,7 @@ import (
 
 var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-// shownReports are the two answers that the overview of a mount is made of.
+// shownReports are the answers that the overview of a mount is made of.
 func shownReports() [][]mount.Report {
 	failed := mount.Report{
 		MountPoint: "/mnt/up", StateDir: "/s", Endpoint: "https://a/v1", WritePath: "writeback",
@@ -27,10 +27,12 @@ func shownReports() [][]mount.Report {
 			Counts:   map[state.State]int{state.Completed: 12, state.Retrying: 2, state.Uploading: 863, state.Failed: 1, state.Interrupted: 862},
 			Parallel: 8, InFlight: 3, Queued: 862,
 			Sending: uploader.Sending{Bytes: 4 << 30, Progress: uploader.Progress{Acknowledged: 1 << 30, Rate: 10 << 20, ETA: 308}},
-			Matches: 863, Next: "evil",
-			Files: []*uploader.Status{{Path: "evil\x1b[2J\tname", State: state.Failed, Size: 5, Error: "no such purpose"}},
+			Matches: 1,
+			Files:   []*uploader.Status{{Path: "evil\x1b[2J\tname", State: state.Failed, Size: 5, Error: "no such purpose"}},
 		},
 	}
+	interrupted := failed
+	interrupted.Matches, interrupted.Next, interrupted.Files = 862, "a", []*uploader.Status{{Path: "a", State: state.Interrupted, Error: "cancelled"}}
 	sending := failed
 	sending.Matches, sending.Next = 3, ""
 	sending.Files = []*uploader.Status{
@@ -39,7 +41,7 @@ func shownReports() [][]mount.Report {
 		{Path: "now", State: state.Retrying, Size: 5, Error: "503: busy", Calls: 1},
 		{Path: "soon", State: state.Retrying, Size: 5, Error: "503: busy", NextAttempt: now.Add(4 * time.Second)},
 	}
-	return [][]mount.Report{{failed, sending}}
+	return [][]mount.Report{{failed, interrupted, sending}}
 }
 
 func TestPrintStatus(t *testing.T) {
@@ -47,8 +49,9 @@ func TestPrintStatus(t *testing.T) {
 	c := statusConfig{}
 	require.NoError(t, c.print(&out, screen{}, shownReports(), now))
 	require.Equal(t, `/mnt/up
-  failed  evil\x1b[2J\tname  no such purpose
-  … 862 more
+  failed       evil\x1b[2J\tname  no such purpose
+  interrupted  a                  cancelled
+  … 861 more
   uploadfs info /mnt/up/evil\x1b[2J\tname says more; uploadfs retry /mnt/up tries all again
 
   big.bin  [#####---------------]  25%  3/16 parts, 10 MiB/s, 1 minute left
@@ -73,7 +76,7 @@ func TestPrintStatus(t *testing.T) {
 
 	out.Reset()
 	c.all = true
-	require.NoError(t, c.print(&out, screen{}, [][]mount.Report{shownReports()[0][1:]}, now))
+	require.NoError(t, c.print(&out, screen{}, [][]mount.Report{shownReports()[0][2:]}, now))
 	require.Equal(t, `/mnt/up
   STATE      PARTS  SIZE     PATH     REASON
   uploading  3/16   1.0 GiB  big.bin  -
@@ -84,7 +87,7 @@ func TestPrintStatus(t *testing.T) {
 	out.Reset()
 	c.all = false
 	ending := mount.Report{MountPoint: "/m", Ending: true}
-	require.NoError(t, c.print(&out, screen{}, [][]mount.Report{{ending, ending}}, now))
+	require.NoError(t, c.print(&out, screen{}, [][]mount.Report{{ending, ending, ending}}, now))
 	require.Contains(t, out.String(), "/m (unmounted; uploading what is pending)\n")
 	require.Contains(t, out.String(), "files       none\n")
 }

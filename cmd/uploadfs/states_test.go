@@ -5,6 +5,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"testing"
 
@@ -76,8 +77,17 @@ func TestStatusOfManyFiles(t *testing.T) {
 	require.Equal(t, 1, r.code)
 	require.Regexp(t, `/w70: uploading for \d+s\n`, r.stdout)
 
+	// What was interrupted does not hide what has failed.
+	b.shOK(`for i in $(seq -w 25); do echo $i > "$M/a$i"; done`)
+	cancelled, err := filepath.Glob(filepath.Join(b.point, "a*"))
+	require.NoError(t, err)
+	b.ok(append([]string{"cancel"}, cancelled...)...)
+	out = b.ok("status", b.point)
+	require.Regexp(t, `^\S+\n  failed +refused +complete upload_\w+: no such luck\n  interrupted +a01 `, out)
+	require.Contains(t, out, "\n  … 6 more\n", "20 of 26 are shown")
+
 	open()
-	b.shOK(`rm "$M/refused"`)
+	b.shOK(`rm "$M"/refused "$M"/a*`)
 	b.await("all are there", func() bool { return b.page().Matches == 0 })
 	r = b.uploadfs("status", "--check", b.point)
 	require.Zero(t, r.code)

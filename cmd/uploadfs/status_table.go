@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +20,8 @@ func (c *statusConfig) queries(s screen) []uploader.Query {
 		return []uploader.Query{c.query(2 * n)}
 	}
 	return []uploader.Query{
-		{States: []state.State{state.Failed, state.Interrupted}, Limit: n},
+		{States: []state.State{state.Failed}, Limit: n},
+		{States: []state.State{state.Interrupted}, Limit: n},
 		{Sending: true, Limit: n},
 	}
 }
@@ -43,7 +45,7 @@ func (c *statusConfig) print(w io.Writer, s screen, list [][]mount.Report, now t
 		if c.listing() {
 			err = printFiles(out, &r[0], now)
 		} else {
-			err = printOverview(out, s, &r[0], &r[1], now)
+			err = printOverview(out, s, joined(r[0], r[1], s.rows()), &r[2], now)
 		}
 		if err != nil {
 			return err
@@ -85,22 +87,30 @@ func more(w io.Writer, r *mount.Report) error {
 	return nil
 }
 
-// printOverview shows what has failed, then what is being sent, then the rest in
+// joined is one list of at most n files, those of a before those of b.
+func joined(a, b mount.Report, n int) *mount.Report {
+	a.Matches += b.Matches
+	a.Files = slices.Concat(a.Files, b.Files)
+	a.Files = a.Files[:min(len(a.Files), n)]
+	return &a
+}
+
+// printOverview shows what has failed or was interrupted, then what is being sent, then the rest in
 // numbers.
-func printOverview(w io.Writer, s screen, failed, sending *mount.Report, now time.Time) error {
-	if len(failed.Files) > 0 {
+func printOverview(w io.Writer, s screen, kept, sending *mount.Report, now time.Time) error {
+	if len(kept.Files) > 0 {
 		t := columns(w)
-		for _, f := range failed.Files {
+		for _, f := range kept.Files {
 			row(t, "  "+string(f.State), f.Path, f.Error)
 		}
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		if err := more(w, failed); err != nil {
+		if err := more(w, kept); err != nil {
 			return err
 		}
-		dir := mount.Printable(failed.MountPoint)
-		example := mount.Printable(filepath.Join(failed.MountPoint, failed.Files[0].Path))
+		dir := mount.Printable(kept.MountPoint)
+		example := mount.Printable(filepath.Join(kept.MountPoint, kept.Files[0].Path))
 		fmt.Fprintf(w, "  uploadfs info %s says more; uploadfs retry %s tries all again\n\n", example, dir)
 	}
 	if len(sending.Files) > 0 {
