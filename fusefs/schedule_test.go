@@ -49,7 +49,7 @@ func await(t testing.TB, arrived <-chan struct{}, n int) {
 // TestASmallFileDoesNotWaitForLargeParts: while large parts hold all slots, the close of
 // 5 bytes returns.
 func TestASmallFileDoesNotWaitForLargeParts(t *testing.T) {
-	s := newStack(t, stackOptions{Stall: patience})
+	s := newStack(t, stackOptions{Part: 8 * mib, Stall: patience})
 	arrived, open := s.holdLarge()
 	s.run(`{ head -c $((40 << 20)) /dev/zero > large 2> /dev/null & }`)
 	await(t, arrived, 4)
@@ -92,7 +92,7 @@ func TestAFileThatIsRetriedHoldsNothing(t *testing.T) {
 		size int64
 	}{"small": {65, 1000}, "large": {17, 1<<20 + 1}} {
 		t.Run(name, func(t *testing.T) {
-			s := newStack(t, stackOptions{Background: true})
+			s := newStack(t, stackOptions{Part: 8 * mib, Background: true})
 			attempted := s.failComplete(c.size)
 			s.run(`for i in $(seq $1); do head -c $2 /dev/zero > bad$i; done`, fmt.Sprint(c.bad), fmt.Sprint(c.size))
 			await(t, attempted, c.bad)
@@ -113,7 +113,7 @@ func TestAFileThatIsRetriedHoldsNothing(t *testing.T) {
 // name and size. Files with other names are uploaded meanwhile, and once the first one has
 // been tried for long enough, the others are too.
 func TestFilesOfOneNameWaitForEachOther(t *testing.T) {
-	s := newStack(t, stackOptions{Background: true})
+	s := newStack(t, stackOptions{Part: 8 * mib, Background: true})
 	var first atomic.Pointer[string] // the Upload that never gets complete
 	attempted := make(chan struct{}, 10000)
 	s.API.SetIntercept(func(p local.Point) *local.Fault {
@@ -140,7 +140,7 @@ func TestFilesOfOneNameWaitForEachOther(t *testing.T) {
 // does not. All are completed, and each byte is sent once.
 func TestASlowLineIsShared(t *testing.T) {
 	const files, size, rate = 8, 4 * mib, 4 * mib
-	s := newStack(t, stackOptions{Background: true, Stall: patience, API: local.Options{
+	s := newStack(t, stackOptions{Part: 8 * mib, Background: true, Stall: patience, API: local.Options{
 		UploadTTL: 6 * time.Second, Faults: local.Faults{RateTotal: rate},
 	}})
 	s.run(`for i in 1 2 3 4 5 6 7 8; do head -c "$1" /dev/urandom > f$i; done`, fmt.Sprint(size))
@@ -155,7 +155,7 @@ func TestASlowLineIsShared(t *testing.T) {
 // TestAFileThatNeverFitsIsTriedOnce: at the rate seen the file cannot be sent while an Upload
 // lives. It is declared once, alone, and fails; the others are completed.
 func TestAFileThatNeverFitsIsTriedOnce(t *testing.T) {
-	s := newStack(t, stackOptions{Background: true, Stall: patience, API: local.Options{
+	s := newStack(t, stackOptions{Part: 8 * mib, Background: true, Stall: patience, API: local.Options{
 		UploadTTL: 4 * time.Second, Faults: local.Faults{RateTotal: 2 * mib},
 	}})
 	s.run(`head -c $((2 << 20)) /dev/urandom > first`)
@@ -173,7 +173,7 @@ func TestAFileThatNeverFitsIsTriedOnce(t *testing.T) {
 // comes before the time that it asks for is over.
 func TestARetryAfterHoldsForAllCalls(t *testing.T) {
 	const ask = 2 * time.Second
-	s := newStack(t, stackOptions{Background: true})
+	s := newStack(t, stackOptions{Part: 8 * mib, Background: true})
 	var limited atomic.Int64 // when, in ns
 	var early atomic.Int64   // calls before the time was over
 	answered := make(chan struct{}, 1)

@@ -43,7 +43,7 @@ func (s *stack) fileNames() (names []string) {
 // TestSettleMakesOneFile: programs that open, write and close a file many times within
 // its time to settle make one File.
 func TestSettleMakesOneFile(t *testing.T) {
-	src, _ := source(t, 3*mib)
+	src, _ := source(t, 3*partSize/8) // no chunk is full before its close
 	for name, script := range map[string]string{
 		"80 appends":          `for i in {1..80}; do echo "line $i" >> f; done`,
 		"80 appends by hands": `for i in {1..8}; do (for k in {1..10}; do echo "line $i $k" >> f; done) & done; wait`,
@@ -51,7 +51,7 @@ func TestSettleMakesOneFile(t *testing.T) {
 		"restore": `python3 - "$1" <<'END'
 import os, sys
 data = open(sys.argv[1], "rb").read()
-blob = 64 << 10
+blob = 8 << 10
 with open("f", "wb") as f: f.truncate(len(data))
 for off in sorted(range(0, len(data), blob), key=lambda off: off * 7919 % 104729):
     fd = os.open("f", os.O_WRONLY)
@@ -59,7 +59,7 @@ for off in sorted(range(0, len(data), blob), key=lambda off: off * 7919 % 104729
     os.close(fd)
 END
 cmp "$1" f`,
-		"chunks":              `for i in 0 1 2; do dd if="$1" of=f bs=1M skip=$i seek=$i count=1 conv=notrunc status=none & done; wait; cmp "$1" f`,
+		"chunks":              `for i in 0 1 2; do dd if="$1" of=f bs=128K skip=$i seek=$i count=1 conv=notrunc status=none & done; wait; cmp "$1" f`,
 		"replaced by renames": `for i in {1..20}; do echo "version $i" > f.tmp; mv f.tmp f; done`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -555,5 +555,5 @@ func TestADamagedLocalCopy(t *testing.T) {
 	}
 	require.Contains(b, b.ok("status", b.point), "its local copy is damaged")
 	require.Len(b, server.Files(), len(names))
-	b.ok("unmount", b.point)
+	require.Equal(b, 1, b.uploadfs("unmount", b.point).code, "they were found to be damaged in this mount")
 }
