@@ -88,6 +88,9 @@ func (p NamePolicy) classOf(rel string, temporary bool) nameClass {
 	return nameFinal
 }
 
+// Excluded reports whether a file with this path is never sent.
+func (p NamePolicy) Excluded(rel string) bool { return p.classOf(rel, false) == nameExcluded }
+
 // unfinished reports whether the name alone says that the file is not finished.
 func (p NamePolicy) unfinished(rel string) bool {
 	return matchAny(heldNames, rel) || matchAny(p.Hold, rel)

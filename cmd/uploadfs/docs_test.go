@@ -343,7 +343,7 @@ func TestDocsServe(t *testing.T) {
 	require.Contains(t, r.stdout, string(content))
 	require.Contains(t, r.stdout, `"filename": "train.jsonl"`)
 	require.Contains(t, r.stdout, `"status":"completed"`)
-	require.Regexp(t, `\nfile-\w+\nfile-\w+\n$`, r.stdout, "two puts")
+	require.Regexp(t, `\nfile-\w+\nfile-\w+\nfile-\w+  reports/train.jsonl\n$`, r.stdout, "three puts")
 	s.stop(b)
 	start(servers[1]).stop(b)
 }

@@ -29,7 +29,7 @@ func preflight(fi fs.FileInfo, name string, spec api.Spec) (warnings []string, e
 	size, shown := fi.Size(), mount.Printable(name)
 	switch {
 	case fi.IsDir():
-		return nil, fmt.Errorf("%s is a directory: name the files in it", shown)
+		return nil, fmt.Errorf("%s is a directory: name the files in it, or give -r", shown)
 	case !fi.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is no regular file: write its content to uploadfs put --filename NAME -", shown)
 	case size == 0:

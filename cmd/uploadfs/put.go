@@ -33,9 +33,11 @@ type putConfig struct {
 	checksum bool
 	stateDir string
 	timeout  time.Duration
-	again    bool
-	asJSON   bool
-	quiet    bool
+
+	recursive bool
+	again     bool
+	asJSON    bool
+	quiet     bool
 }
 
 func putCommand() *cobra.Command {
@@ -59,8 +61,13 @@ API has acknowledged and what still equals the file. A file that changes while i
 being sent is not published.
 
 A FILE that was put before is compared with what was sent. If it is unchanged and the
-API still has its File, put prints the ID of that File and sends nothing.`,
+API still has its File, put prints the ID of that File and sends nothing.
+
+With -r a FILE may be a directory: put uploads the files in it and below it, and prints
+the path beside each ID. It follows no symbolic links, and leaves out empty files and
+those that a mount excludes by default.`,
 		Example: `  id=$(uploadfs put --purpose fine-tune train.jsonl)
+  uploadfs put -r ~/reports
   pg_dump db | gzip | uploadfs put --filename db.sql.gz -`,
 		Args: takes(1, -1, "name the files to upload, - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -93,6 +100,7 @@ func putFlags(f *pflag.FlagSet, c *putConfig) {
 	f.DurationVar(&c.timeout, "timeout", c.timeout, "give up when the API has acknowledged nothing for so long; 0 is never")
 	f.StringVar(&c.stateDir, "state-dir", "",
 		"`DIR` that remembers what was sent (default $XDG_STATE_HOME/uploadfs/@put, or /var/lib/uploadfs/@put as root)")
+	f.BoolVarP(&c.recursive, "recursive", "r", false, "upload the files of directories too, and print the path beside each ID")
 	f.BoolVar(&c.again, "again", false, "make another File of what was put before and is unchanged")
 	f.BoolVar(&c.asJSON, "json", false, "print JSON, one object per file and line")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "show no progress")
@@ -114,8 +122,8 @@ func (c *putConfig) check(cmd *cobra.Command, args []string) error {
 			return usage(cmd, errors.New("standard input has no name: give it one with --filename"))
 		}
 	}
-	if c.spec.Filename != "" && len(args) > 1 {
-		return usage(cmd, errors.New("--filename names one File: give one file"))
+	if c.spec.Filename != "" && (len(args) > 1 || c.recursive) {
+		return usage(cmd, errors.New("--filename names one File: give one file, without -r"))
 	}
 	if c.parallel < 1 || c.parallel > mount.MaxParallel {
 		return usage(cmd, fmt.Errorf("parallel %d: give 1 to %d parts in flight", c.parallel, mount.MaxParallel))
@@ -144,6 +152,12 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once; the journal loses nothing by it
+	if c.stateDir == "" {
+		var err error
+		if c.stateDir, err = defaultPutDir(); err != nil {
+			return err
+		}
+	}
 	jobs, err := c.jobs(cmd, args)
 	if err != nil {
 		return err
@@ -157,11 +171,6 @@ func (c *putConfig) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	defer client.Close()
-	if c.stateDir == "" {
-		if c.stateDir, err = defaultPutDir(); err != nil {
-			return err
-		}
-	}
 	dir, err := put.OpenDir(c.stateDir)
 	if err != nil {
 		return err
@@ -239,6 +248,8 @@ func (c *putConfig) print(w io.Writer, j *put.Job) error {
 		err = json.NewEncoder(w).Encode(failedStatus(j, failed))
 	case c.asJSON:
 		err = json.NewEncoder(w).Encode(putResult{result, j.Unchanged()})
+	case failed == nil && c.recursive:
+		_, err = fmt.Fprintf(w, "%s  %s\n", result.FileID, mount.Printable(j.Name))
 	case failed == nil:
 		_, err = fmt.Fprintln(w, result.FileID)
 	}

@@ -23,34 +23,63 @@ const stdinArg = "-"
 
 // jobs makes the jobs of a put. It checks every file before a byte of any is sent.
 func (c *putConfig) jobs(cmd *cobra.Command, args []string) ([]*put.Job, error) {
-	type inode struct{ dev, ino uint64 }
-	seen := map[inode]string{}
-	var jobs []*put.Job
-	var errs []error
+	l := &jobList{config: c, cmd: cmd, names: map[inode]string{}}
 	for _, arg := range args {
-		j := c.job(arg)
-		jobs = append(jobs, j)
 		if arg == stdinArg {
-			continue // its size is known once it is spooled
-		}
-		fi, err := os.Stat(arg)
-		if err == nil {
-			err = warnOf(cmd, j, fi)
-		}
-		if err != nil {
-			errs = append(errs, err)
+			l.jobs = append(l.jobs, c.job(arg)) // its size is known once it is spooled
 			continue
 		}
-		if st, ok := fi.Sys().(*syscall.Stat_t); ok {
-			key := inode{uint64(st.Dev), st.Ino}
-			if other, twice := seen[key]; twice {
-				errs = append(errs, fmt.Errorf("%s and %s are the same file: put them one after the other",
-					mount.Printable(other), mount.Printable(arg)))
-			}
-			seen[key] = arg
+		fi, err := os.Stat(arg)
+		switch {
+		case err != nil:
+			l.errs = append(l.errs, err)
+		case fi.IsDir() && c.recursive:
+			l.addTree(arg)
+		default:
+			l.add(arg, fi)
 		}
 	}
-	return jobs, errors.Join(errs...)
+	return l.jobs, errors.Join(l.errs...)
+}
+
+// jobList is the jobs of the arguments so far.
+type jobList struct {
+	config *putConfig
+	cmd    *cobra.Command
+	jobs   []*put.Job
+	errs   []error
+	names  map[inode]string // of the files
+}
+
+// inode is what a file is, whatever it is called.
+type inode struct{ dev, ino uint64 }
+
+// add checks a file and makes its job.
+func (l *jobList) add(path string, fi fs.FileInfo) {
+	j := l.config.job(path)
+	err := warnOf(l.cmd, j, fi)
+	if other := l.nameOf(path, fi); err == nil && other != path {
+		err = fmt.Errorf("%s and %s are the same file: put them one after the other", mount.Printable(other), mount.Printable(path))
+	}
+	if err != nil {
+		l.errs = append(l.errs, err)
+		return
+	}
+	l.jobs = append(l.jobs, j)
+}
+
+// nameOf is the first path by which the file was named.
+func (l *jobList) nameOf(path string, fi fs.FileInfo) string {
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return path
+	}
+	key := inode{uint64(st.Dev), st.Ino}
+	if other, named := l.names[key]; named {
+		return other
+	}
+	l.names[key] = path
+	return path
 }
 
 // job is the job of one argument.

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -196,6 +197,48 @@ func TestPutStandardInput(t *testing.T) {
 	id = strings.TrimSpace(b.ok(b.put("--quiet", "--filename", "a b", spooled()[0])...))
 	require.Equal(t, "world", string(a.content(b, id)))
 	require.Equal(t, parts, a.Stats().PartsStored, "the part was there")
+}
+
+func TestPutTree(t *testing.T) {
+	b := self(t)
+	a := newAPI(t)
+	a.use(b)
+	b.state = b.path("d/state") // its own files are not sent
+	for name, content := range map[string]string{
+		"d/a.txt": "aaa", "d/sub/b.txt": "bbb", "d/sub/empty": "", "d/.DS_Store": "x", "d/.Trash-1000/files/c": "c", "other": "o",
+	} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(b.path(name)), 0o755))
+		b.write(name, content)
+	}
+	require.NoError(t, os.Link(b.path("d/a.txt"), b.path("d/twin")))
+	require.NoError(t, os.Symlink("a.txt", b.path("d/symlink")))
+	require.NoError(t, os.Symlink("d", b.path("link")))
+	b.shOK("chown -R --no-dereference " + strconv.Itoa(b.user.uid) + " d")
+	put := func(args ...string) (lines []string, stderr string) {
+		r := b.uploadfs(b.put(append([]string{"--quiet", "-r"}, args...)...)...)
+		require.Zero(t, r.code, r.stderr)
+		return strings.Split(strings.TrimSpace(r.stdout), "\n"), r.stderr
+	}
+	first, stderr := put("d", "other")
+	require.Regexp(t, `^file-\w+  d/a.txt,file-\w+  d/sub/b.txt,file-\w+  other$`, strings.Join(first, ","))
+	require.Equal(t, "uploadfs: warning: d: left out: 1 empty, 1 not regular, 2 excluded by name, 1 another name of a file\n", stderr)
+	require.Len(t, a.Files(), 3)
+
+	// Only what has changed is sent the next time.
+	b.write("d/sub/b.txt", "new")
+	second, _ := put("link")
+	require.Len(t, second, 2)
+	require.Equal(t, strings.Replace(first[0], "d/", "link/", 1), second[0])
+	require.NotEqual(t, strings.Replace(first[1], "d/", "link/", 1), second[1])
+	require.Equal(t, "new", string(a.content(b, strings.Fields(second[1])[0])))
+	require.Len(t, a.Files(), 4)
+
+	require.NoError(t, os.Mkdir(b.path("none"), 0o755))
+	_, stderr = put("none")
+	require.Contains(t, stderr, "none has no files")
+	b.refused(1, "give -r", b.put("d")...)
+	b.refused(1, "nofile: no such file", b.put("-r", "other", "nofile")...)
+	b.refused(2, "without -r", b.put("-r", "--filename", "x", "d")...)
 }
 
 // stopped is a put that has been ended with n of its parts acknowledged. It sends
