@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"uploadfs/mount/metrics"
 	"uploadfs/mount/web"
@@ -94,7 +93,7 @@ func (d *daemon) healthy() error {
 
 // fileMetrics is what the metrics say of files.
 func (d *daemon) fileMetrics() (metrics.Files, error) {
-	snap, err := d.parts.uploader.Snapshot()
+	snap, err := d.parts.uploader.Totals()
 	if err != nil {
 		return metrics.Files{}, err
 	}
@@ -102,29 +101,26 @@ func (d *daemon) fileMetrics() (metrics.Files, error) {
 	if err := syscall.Statfs(d.dir.file(treeDir), &st); err != nil {
 		return metrics.Files{}, err
 	}
-	f := metrics.Files{
-		ByState: snap.Counts, Slots: snap.Parallel, SlotsInUse: snap.InFlight,
+	return metrics.Files{
+		ByState: snap.Counts, OldestPending: snap.Sending.Pending, Slots: snap.Parallel, SlotsInUse: snap.InFlight,
 		DiskFree: int64(st.Bavail) * int64(st.Bsize),
-	}
-	for _, file := range snap.Files {
-		if since := pendingSince(file); !since.IsZero() && (f.OldestPending.IsZero() || since.Before(f.OldestPending)) {
-			f.OldestPending = since
-		}
-	}
-	return f, nil
+	}, nil
 }
 
-// pendingSince is since when a file waits to be uploaded; zero for one that does not.
-func pendingSince(f *uploader.Status) time.Time {
-	if f.State.Committing() {
-		return f.Pending
-	}
-	return time.Time{}
+// pageOrder asks for the files of the page in the order of [web.Rank]. Of many thousands
+// that wait, no more are read than it shows.
+var pageOrder = []uploader.Query{
+	{States: []state.State{state.Failed}, Limit: shownFiles},
+	{States: []state.State{state.Interrupted}, Limit: shownFiles},
+	{States: []state.State{state.Retrying}, Limit: shownFiles},
+	{Sending: true, Limit: shownFiles},
+	{States: []state.State{state.Uploading}, Limit: shownFiles},
+	{States: []state.State{state.Writing, state.Held, state.Excluded}, Limit: shownFiles},
 }
 
 // view is what the page shows now.
 func (d *daemon) view(ctx context.Context) (web.View, error) {
-	rep, err := d.report(ctx, uploader.Query{})
+	rep, err := d.report(ctx, pageOrder[0])
 	if err != nil {
 		return web.View{}, err
 	}
@@ -136,13 +132,33 @@ func (d *daemon) view(ctx context.Context) (web.View, error) {
 	if rep.Paused {
 		v.Notes = slices.Insert(slices.Clone(v.Notes), 0, "paused: nothing is sent until uploadfs resume")
 	}
-	for _, f := range rep.Files {
-		v.Files = append(v.Files, viewFile(f))
+	listed := map[string]bool{} // what is being sent also has a state
+	add := func(files []*uploader.Status) {
+		for _, f := range files {
+			if !listed[f.Path] && len(v.Files) < shownFiles {
+				listed[f.Path] = true
+				v.Files = append(v.Files, viewFile(f))
+			}
+		}
+	}
+	add(rep.Files)
+	for _, q := range pageOrder[1:] {
+		if len(v.Files) == shownFiles {
+			break
+		}
+		files, err := d.parts.uploader.Files(q)
+		if err != nil {
+			return v, err
+		}
+		add(files)
 	}
 	slices.SortStableFunc(v.Files, func(a, b web.File) int { return web.Rank(a) - web.Rank(b) })
-	if n := len(v.Files) - shownFiles; n > 0 {
-		v.Files, v.More = v.Files[:shownFiles], n
+	for s, n := range rep.Counts {
+		if s != state.Completed && s != state.Empty {
+			v.More += n
+		}
 	}
+	v.More = max(v.More-len(v.Files), 0) // they were not counted at the same moment
 	return v, nil
 }
 

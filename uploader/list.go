@@ -30,22 +30,26 @@ func (q *Query) states() []state.State {
 // are neither completed nor empty.
 func (u *Uploader) Snapshot() (Snapshot, error) { return u.Find(Query{}) }
 
+// Totals is [Uploader.Snapshot] without files.
+func (u *Uploader) Totals() (Snapshot, error) {
+	snap := Snapshot{Parallel: u.schedule.parallel(), InFlight: u.schedule.largeParts()}
+	snap.Sending, snap.Queued = u.sending(time.Now())
+	var err error
+	snap.Counts, err = u.journal.Counts()
+	return snap, err
+}
+
 // Find is [Uploader.Snapshot] with the files of q.
 func (u *Uploader) Find(q Query) (Snapshot, error) {
-	now := time.Now()
-	snap := Snapshot{Parallel: u.schedule.parallel(), InFlight: u.schedule.largeParts()}
-	snap.Sending, snap.Queued = u.sending(now)
-	var err error
-	if snap.Counts, err = u.journal.Counts(); err != nil {
+	snap, err := u.Totals()
+	if err != nil {
 		return snap, err
 	}
 	more := q
 	if q.Limit > 0 {
 		more.Limit++ // whether there is another page
 	}
-	if q.Sending || q.Queued {
-		snap.Files, snap.Matches = u.working(more, now)
-	} else if snap.Files, err = u.list(more, now); err != nil {
+	if snap.Files, snap.Matches, err = u.files(more); err != nil {
 		return snap, err
 	}
 	if !q.Sending && !q.Queued {
@@ -58,6 +62,23 @@ func (u *Uploader) Find(q Query) (Snapshot, error) {
 		snap.Next = snap.Files[q.Limit-1].Path
 	}
 	return snap, nil
+}
+
+// Files are those of q, without what Find says of the whole tree.
+func (u *Uploader) Files(q Query) ([]*Status, error) {
+	files, _, err := u.files(q)
+	return files, err
+}
+
+// files are those of q. Of what is in memory it also says how many there are in all.
+func (u *Uploader) files(q Query) (files []*Status, all int, err error) {
+	now := time.Now()
+	if q.Sending || q.Queued {
+		files, all = u.working(q, now)
+		return files, all, nil
+	}
+	files, err = u.list(q, now)
+	return files, 0, err
 }
 
 // list reads the journal, and the newest status of what is in memory.

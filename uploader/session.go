@@ -148,9 +148,9 @@ func (s *session) move(to state.State, cause error, also ...journal.Also) {
 	}
 }
 
-// save writes the record to the journal, and with it what also says. A failure is only logged: the effect
-// that the record protects has happened at the API. To forget it costs sending
-// again, not the content. mu is held.
+// save writes the record to the journal, and with it what also says. A failure is only
+// logged: the effect that the record protects has happened at the API. To forget it costs
+// sending again, not the content. mu is held.
 func (s *session) save(also ...journal.Also) {
 	if s.unlinked {
 		return

@@ -138,7 +138,8 @@ type Snapshot struct {
 
 // Sending is the sum of all files that are uploading or retrying.
 type Sending struct {
-	Bytes int64 `json:"bytes"`
+	Bytes   int64     `json:"bytes"`
+	Pending time.Time `json:"pending_since,omitzero"` // when the one began to wait that has waited longest
 	Progress
 }
 
@@ -178,6 +179,9 @@ func (u *Uploader) sending(now time.Time) (sum Sending, queued int) {
 		}
 		st = st.at(now)
 		sum.Bytes += st.Size
+		if sum.Pending.IsZero() || st.Pending.Before(sum.Pending) {
+			sum.Pending = st.Pending
+		}
 		acked += st.Acknowledged
 		if st.Queued {
 			queued++

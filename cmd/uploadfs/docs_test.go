@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"uploadfs/mount"
 	"uploadfs/uploader"
 	"uploadfs/uploader/state"
 )
@@ -133,6 +135,25 @@ func TestReadmeNamesEveryAttribute(t *testing.T) {
 	require.ElementsMatch(t, append(slices.Clone(listed), "part.N", "superseded.N", uploader.AttrInfo), named)
 	listed = slices.DeleteFunc(listed, func(name string) bool { return !uploader.WritableAttr(name, false) })
 	require.ElementsMatch(t, listed, writable)
+}
+
+// jsonNames are the names that a struct has in JSON.
+func jsonNames(typ reflect.Type) []string {
+	var names []string
+	for _, f := range reflect.VisibleFields(typ) {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// The JSON of status is for programs, so each name of it is documented.
+func TestDocsNameTheJSON(t *testing.T) {
+	known := firstSpans(readDoc(t, statusPage))
+	for _, typ := range []reflect.Type{reflect.TypeFor[mount.Report](), reflect.TypeFor[uploader.Status]()} {
+		require.Subset(t, known, jsonNames(typ))
+	}
 }
 
 func TestDocsNameEveryState(t *testing.T) {

@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"uploadfs/mount"
+	"uploadfs/mount/web"
 	"uploadfs/uploader/api/local"
 	"uploadfs/uploader/state"
 )
@@ -30,7 +32,7 @@ func TestStatusOfManyFiles(t *testing.T) {
 	a := newAPI(t)
 	a.use(b)
 	const waiting = 70
-	b.mount("--close", "background", "--settle", "0")
+	page := b.mountPage("--close", "background", "--settle", "0")
 	a.refuse(400, "no such luck")
 	b.shOK(`echo hello > "$M/refused"`)
 	b.await("it is refused", func() bool { return b.info("refused").State == state.Failed })
@@ -52,6 +54,7 @@ func TestStatusOfManyFiles(t *testing.T) {
 	require.Equal(t, waiting+1, rep.Matches)
 	require.Equal(t, waiting, rep.Counts[state.Uploading])
 	require.Equal(t, waiting-32, rep.Queued)
+	require.False(t, rep.Sending.Pending.IsZero())
 
 	out := b.ok("status", b.point)
 	require.Regexp(t, `^\S+\n  failed  refused  complete upload_\w+: no such luck\n  uploadfs info \S+/refused says more`, out)
@@ -85,6 +88,16 @@ func TestStatusOfManyFiles(t *testing.T) {
 	out = b.ok("status", b.point)
 	require.Regexp(t, `^\S+\n  failed +refused +complete upload_\w+: no such luck\n  interrupted +a01 `, out)
 	require.Contains(t, out, "\n  … 6 more\n", "20 of 26 are shown")
+	view := b.awaitView(page, "a view", func(web.View) bool { return true })
+	require.Zero(t, view.More)
+	var order []state.State
+	for _, f := range view.Files {
+		order = append(order, f.State)
+	}
+	require.Equal(t, slices.Concat([]state.State{state.Failed}, slices.Repeat([]state.State{state.Interrupted}, 25),
+		slices.Repeat([]state.State{state.Uploading}, waiting)), order, "each is shown once")
+	_, metrics := get(t, page, "metrics")
+	require.Regexp(t, `uploadfs_oldest_pending_seconds [0-9.]*[1-9]`, metrics)
 
 	open()
 	b.shOK(`rm "$M"/refused "$M"/a*`)

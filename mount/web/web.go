@@ -31,10 +31,14 @@ var static embed.FS
 
 // Limits of the server.
 const (
-	requestTimeout = 10 * time.Second // to read a request, and to write one piece of an answer
+	requestTimeout = 10 * time.Second // to read a request, and to write an event
+	answerTimeout  = time.Minute      // to make and write any other answer
 	maxWatchers    = 64               // pages that are open at once
 	maxHeader      = 16 << 10         // bytes
 )
+
+// writeTimeout is a variable for tests.
+var writeTimeout = answerTimeout
 
 // Source is what the server shows. The functions may be called concurrently.
 type Source struct {
@@ -94,6 +98,7 @@ func Listen(addr, token string, source Source, log *slog.Logger) (*Server, error
 		BaseContext:       func(net.Listener) context.Context { return ctx }, // ends the event streams
 		ReadHeaderTimeout: requestTimeout,
 		ReadTimeout:       requestTimeout,
+		WriteTimeout:      writeTimeout, // an event stream sets its own
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // any client can cause these

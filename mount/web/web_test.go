@@ -8,12 +8,15 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -31,6 +34,10 @@ type served struct {
 const testToken = "the-token"
 
 func serve(t *testing.T, addr string) *served {
+	return serveMetrics(t, addr, func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics") })
+}
+
+func serveMetrics(t *testing.T, addr string, metrics http.HandlerFunc) *served {
 	s := &served{t: t}
 	s.view.Store(&View{MountPoint: "/mnt/a"})
 	var err error
@@ -38,7 +45,7 @@ func serve(t *testing.T, addr string) *served {
 		Status:  func(context.Context) (any, error) { return map[string]string{"mount_point": "/mnt/a"}, s.failure() },
 		View:    func(context.Context) (View, error) { return *s.view.Load(), s.failure() },
 		Sent:    func() int64 { return 7 },
-		Metrics: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "metrics") }),
+		Metrics: metrics,
 		Healthy: s.failure,
 	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -125,9 +132,39 @@ func TestHealth(t *testing.T) {
 	require.Equal(t, http.StatusServiceUnavailable, code)
 }
 
+// A client that does not read its answer is given up: it would keep a goroutine, a
+// connection and the answer for ever.
+func TestSilentReaders(t *testing.T) {
+	writeTimeout = 50 * time.Millisecond
+	defer func() { writeTimeout = answerTimeout }()
+	ended := make(chan error, 1)
+	s := serveMetrics(t, "127.0.0.1:0", func(w http.ResponseWriter, _ *http.Request) {
+		_, err := io.Copy(w, zeros{})
+		ended <- err
+	})
+	conn, err := net.Dial("tcp", s.listener.Addr().String())
+	require.NoError(t, err)
+	defer conn.Close()
+	_, err = io.WriteString(conn, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	require.NoError(t, err)
+	select {
+	case err := <-ended:
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
+	case <-time.After(10 * time.Second):
+		t.Fatal("it still writes")
+	}
+}
+
+// zeros never ends.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { return len(p), nil }
+
 // Each event is the whole view, with the samples that the last one did not have. The
 // stream ends with the server.
 func TestEvents(t *testing.T) {
+	writeTimeout = time.Millisecond // of other answers
+	defer func() { writeTimeout = answerTimeout }()
 	s := serve(t, "127.0.0.1:0")
 	s.plot.add(1)
 	resp, err := http.Get(strings.Replace(s.URL(), "/?", "/events?", 1))

@@ -18,10 +18,9 @@ func (j *Journal) MarkDurable(files map[backing.Key]backing.Stamp) error {
 	return j.change(steps...)
 }
 
-// Rekey gives files that have another identity now (a copied tree) their new keys,
-// with their parts and
-// superseded Files. The ctime of a copy says nothing, so it is not known. A new key may be the old one of another file in moves, and of no
-// other.
+// Rekey gives files that have another identity now (a copied tree) their new keys, with
+// their parts and superseded Files. The ctime of a copy says nothing, so it is not known.
+// A new key may be the old one of another file in moves, and of no other.
 func (j *Journal) Rekey(moves map[backing.Key]backing.Key) error {
 	// By way of keys that no file has, because two files may change places.
 	const aside = math.MinInt64

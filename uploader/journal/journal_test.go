@@ -113,6 +113,21 @@ func TestJournalRenamesWhatLiesBelow(t *testing.T) {
 	}
 }
 
+// A name may be any bytes but a slash, and all of them lie in the whole tree.
+func TestBelow(t *testing.T) {
+	j := openTestJournal(t, t.TempDir())
+	paths := []string{"d", "d.txt", "d/a", "d/b/c", "d0", "\xff\xff\xff"}
+	for i, path := range paths {
+		require.NoError(t, j.Put(&Record{Key: backing.Key{Ino: uint64(i)}, Path: path, State: state.Failed}))
+	}
+	require.NoError(t, j.Put(&Record{Key: backing.Key{Ino: 99}, Path: "d/completed", State: state.Completed}))
+	for dir, want := range map[string][]string{"": paths, "d": {"d/a", "d/b/c"}, "d/b": {"d/b/c"}, "e": nil} {
+		got, err := j.Below(dir, []state.State{state.Failed, state.Interrupted})
+		require.NoError(t, err)
+		require.Equal(t, want, got, dir)
+	}
+}
+
 func TestJournalKnowsWhoseAFileIs(t *testing.T) {
 	j := openTestJournal(t, t.TempDir())
 	defer func() { require.NoError(t, j.Close()) }()

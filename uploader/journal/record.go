@@ -181,17 +181,17 @@ func (j *Journal) List(states []state.State, after string, limit int) ([]*Record
 // Below returns the paths of the files in a directory and below it that are in these
 // states, sorted. dir "" is the whole tree.
 func (j *Journal) Below(dir string, states []state.State) ([]string, error) {
-	// Everything below "dir/" sorts from it up to "dir0", as '0' follows '/'.
-	from, to := dir+"/", dir+"0"
-	if dir == "" {
-		from, to = "", "\xff\xff" // a name may be any bytes, but SQLite compares them as such
+	where, below := "", []any(nil)
+	if dir != "" {
+		// Everything below "dir/" sorts from it up to "dir0", as '0' follows '/'.
+		where, below = ` AND path >= ? AND path < ?`, []any{dir + "/", dir + "0"}
 	}
 	var args []any
 	for _, s := range states {
 		args = append(args, string(s))
 	}
-	rows, err := j.read.Query(`SELECT path FROM files WHERE state IN (`+marks(len(states))+`) AND path >= ? AND path < ? ORDER BY path`,
-		append(args, from, to)...)
+	rows, err := j.read.Query(`SELECT path FROM files WHERE state IN (`+marks(len(states))+`)`+where+` ORDER BY path`,
+		append(args, below...)...)
 	if err != nil {
 		return nil, failure(err)
 	}

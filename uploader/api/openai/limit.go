@@ -7,8 +7,7 @@ import (
 )
 
 // Limit bounds the bytes per second that all connections together send, with what HTTP
-// and TLS add. It may be used and changed concurrently. A nil
-// Limit bounds nothing.
+// and TLS add. It may be used and changed concurrently. A nil Limit bounds nothing.
 type Limit struct {
 	limiter *rate.Limiter
 }
