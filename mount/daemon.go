@@ -375,6 +375,7 @@ func (d *daemon) report(ctx context.Context, q uploader.Query) (Report, error) {
 		Page:       d.page(),
 		Snapshot:   snapshot,
 	}
+	rep.Next = nextPage(rep.Next)
 	select {
 	case <-d.ending:
 		rep.Ending = true

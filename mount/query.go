@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"uploadfs/uploader"
 	"uploadfs/uploader/state"
@@ -39,6 +41,22 @@ func queryValues(q uploader.Query) url.Values {
 	return v
 }
 
+// nextPage is a path as text: the after of the next query. JSON knows only Unicode, and a
+// path may be any bytes, so percent signs stand for what is none.
+func nextPage(path string) string {
+	var text strings.Builder
+	for path != "" {
+		r, n := utf8.DecodeRuneInString(path)
+		if r == '%' || r == utf8.RuneError && n == 1 {
+			fmt.Fprintf(&text, "%%%02X", path[0])
+		} else {
+			text.WriteString(path[:n])
+		}
+		path = path[n:]
+	}
+	return text.String()
+}
+
 // parseQuery reads what queryValues has written.
 func parseQuery(v url.Values) (q uploader.Query, err error) {
 	for _, name := range v[fieldState] {
@@ -49,7 +67,9 @@ func parseQuery(v url.Values) (q uploader.Query, err error) {
 		q.States = append(q.States, s)
 	}
 	q.Sending, q.Queued = v.Has(fieldSending), v.Has(fieldQueued)
-	q.After = v.Get(fieldAfter)
+	if q.After, err = url.PathUnescape(v.Get(fieldAfter)); err != nil {
+		return q, fmt.Errorf("after: %w: give what next says", err)
+	}
 	if text := v.Get(fieldLimit); text != "" {
 		if q.Limit, err = strconv.Atoi(text); err != nil || q.Limit < 0 {
 			return q, fmt.Errorf("limit %q: want a number", text)
