@@ -64,10 +64,11 @@ func isCommand(name string) bool {
 // helperFlags are the flags that mount(8) and umount(8) give to their helpers.
 type helperFlags struct {
 	*pflag.FlagSet
-	options []string
-	force   bool // for mount(8) this flag means: do everything but the mount itself
-	lazy    bool
-	sloppy  bool // ignore unknown options
+	options  []string
+	force    bool // for mount(8) this flag means: do everything but the mount itself
+	lazy     bool
+	readOnly bool
+	sloppy   bool // ignore unknown options
 }
 
 func newHelperFlags(name string) *helperFlags {
@@ -80,7 +81,7 @@ func newHelperFlags(name string) *helperFlags {
 	f.BoolVarP(&f.sloppy, "sloppy", "s", false, "")
 	f.BoolP("no-mtab", "n", false, "")
 	f.BoolP("verbose", "v", false, "")
-	f.BoolP("read-only", "r", false, "")
+	f.BoolVarP(&f.readOnly, "read-only", "r", false, "")
 	f.StringP("type", "t", "", "")
 	f.StringP("namespace", "N", "", "")
 	return f
@@ -107,6 +108,9 @@ func mountHelper(argv []string) ([]string, error) {
 	f := newHelperFlags("mount -t fuse.uploadfs")
 	if err := f.parse(argv, "NAME DIR"); err != nil {
 		return nil, err
+	}
+	if f.readOnly {
+		f.options = append(f.options, "ro")
 	}
 	cmd := mountCommand()
 	flags, err := mountOptions(cmd.Flags(), strings.Join(f.options, ","), f.sloppy)

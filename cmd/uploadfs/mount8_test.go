@@ -213,3 +213,12 @@ func TestMountOnAutomount(t *testing.T) {
 	require.Equal(t, state.Completed, b.info("a").State)
 	b.ok("unmount", b.point)
 }
+
+// A read-only mount is one, however mount(8) says so.
+func TestHelperMountsReadOnly(t *testing.T) {
+	for _, argv := range [][]string{{"jobs", "/absent", "-r", "-o", "embedded"}, {"jobs", "/absent", "-o", "embedded,ro"}} {
+		args, err := mountHelper(argv)
+		require.NoError(t, err)
+		require.Equal(t, []string{"mount", "--embedded", "--options=ro", "--", "/absent"}, args)
+	}
+}
