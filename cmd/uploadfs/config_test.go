@@ -96,6 +96,7 @@ func TestCompletions(t *testing.T) {
 		{"mount --drain-timeout ", ":4\n"},
 		{"mount ", ":16\n"},
 		{"serve --fail-mode ", "500\n429\nreset\nlost\n:4\n"},
+		{"status --state ", "writing\nuploading\n"},
 		{"put ", ":0\n"},
 	} {
 		require.True(t, strings.HasPrefix(call(t, append([]string{"__complete"}, strings.Split(c.line, " ")...)...), c.want), c.line)
