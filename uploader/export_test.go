@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path/filepath"
 
@@ -53,6 +54,25 @@ func (u *Uploader) Recorded(key backing.Key) (state state.State, open bool, err 
 		return "", false, err
 	}
 	return r.State, r.Open, nil
+}
+
+// CompareWhile compares a file with its record, and calls meanwhile when it has been
+// found.
+func (u *Uploader) CompareWhile(key backing.Key, meanwhile func()) error {
+	c, err := u.recovery.begin(u.ctx, key)
+	if c == nil || err != nil {
+		return errors.Join(errors.New("compared already"), err)
+	}
+	r, err := u.journal.Get(key)
+	if err == nil {
+		f, there := u.foundAt(r, r.Path)
+		meanwhile()
+		if err = fs.ErrNotExist; there {
+			err = u.resume(r, f)
+		}
+	}
+	c.end(err)
+	return err
 }
 
 // Completing reports whether the journal says that Complete was called for the

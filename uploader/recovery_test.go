@@ -182,6 +182,115 @@ func TestAMountIsUsedBeforeItsTreeIsCompared(t *testing.T) {
 	require.Eventually(t, func() bool { return w.mem.Counts().Cancelled == 1 }, patience, tick, "the Upload of f")
 }
 
+// moveDir moves a directory as a rename through the mount does.
+func (w *harness) moveDir(from, to string) {
+	w.t.Helper()
+	renamed := w.up.Renaming()
+	require.NoError(w.t, os.Rename(w.path(from), w.path(to)))
+	w.up.Renamed(from, to, backing.Key{}, true)
+	renamed()
+}
+
+func TestAFileIsFollowedWhoseDirectoryMovesWhileItIsCompared(t *testing.T) {
+	w := newHarness(t)
+	require.NoError(t, os.Mkdir(w.path("d"), 0o700))
+	require.NoError(t, w.put("d/changed", data(chunk, 1)))
+	sent(t, w, 3*chunk, 1)
+	w.rename("f", "d/f")
+	var release func()
+	w.crash(goOn(w), func() {
+		require.NoError(t, os.Truncate(w.path("d/changed"), 5))
+		release = behind(w)
+	})
+	for i, name := range []string{"changed", "f"} { // without and with a session
+		from, to := []string{"d", "e", "g"}[i], []string{"d", "e", "g"}[i+1]
+		key := w.key(from + "/" + name)
+		require.NoError(t, w.up.CompareWhile(key, func() { w.moveDir(from, to) }))
+	}
+	require.Equal(t, state.Interrupted, w.status("g/changed").State)
+	require.Equal(t, "g/f", w.status("g/f").Path)
+	snap, err := w.up.Snapshot()
+	require.NoError(t, err)
+	require.Equal(t, "g/changed", snap.Files[0].Path)
+	release()
+	require.Equal(t, "g/changed", compared(t, w.up).Files[0].Path)
+	w.settle()
+	require.Equal(t, "g/f", w.uploaded("g/f").Path)
+}
+
+func TestNoRecordIsForgottenWhileItsDirectoryMoves(t *testing.T) {
+	w := newHarness(t)
+	require.NoError(t, os.MkdirAll(w.path("d"), 0o700))
+	require.NoError(t, w.put("d/f", data(chunk, 1)))
+	st := w.uploaded("d/f")
+	var release func()
+	w.crash(func() { release = behind(w) })
+	renamed := w.up.Renaming()
+	outside := filepath.Join(w.root, "outside") // the walk does not find it in the tree
+	require.NoError(t, os.Rename(w.path("d"), outside))
+	release()
+	require.Eventually(t, func() bool {
+		snap, err := w.up.Snapshot()
+		require.NoError(t, err)
+		return snap.Comparing == nil || snap.Comparing.Compared == snap.Comparing.Records
+	}, patience, tick)
+	require.NoError(t, os.Rename(outside, w.path("e")))
+	w.up.Renamed("d", "e", backing.Key{}, true)
+	renamed()
+	compared(t, w.up)
+	require.Equal(t, st.FileID, w.uploaded("e/f").FileID)
+}
+
+func TestWhatTheComparisonInterruptsIsOfAnEarlierMount(t *testing.T) {
+	var mu sync.Mutex
+	var ended []string
+	w := newHarness(t, func(o *uploader.Options) {
+		o.Ended = func(st *uploader.Status) {
+			mu.Lock()
+			defer mu.Unlock()
+			if st.State == state.Interrupted {
+				ended = append(ended, st.Path)
+			}
+		}
+	})
+	require.NoError(t, w.put("changed", data(chunk, 1)))
+	w.openFile("open").replace(data(chunk, 2))
+	w.crash(func() {
+		require.NoError(t, os.WriteFile(w.path("unknown"), data(chunk, 3), 0o600))
+		require.NoError(t, os.Link(w.path("unknown"), w.path("unknown, again")))
+		require.NoError(t, os.Truncate(w.path("changed"), 5))
+	})
+	snap := compared(t, w.up)
+	require.Len(t, snap.Files, 3)
+	for _, st := range snap.Files {
+		require.True(t, st.Earlier, st.Path)
+	}
+	mu.Lock()
+	require.Len(t, ended, 3, "each of them once")
+	mu.Unlock()
+
+	// A file without a session is known by a name that it has.
+	st := w.status("unknown")
+	path := snap.Files[2].Path
+	require.NoError(t, os.Remove(w.path(path)))
+	w.up.Removed(w.key(map[string]string{"unknown": "unknown, again", "unknown, again": "unknown"}[path]), path, false)
+	snap, err := w.up.Snapshot()
+	require.NoError(t, err)
+	require.NotEqual(t, path, snap.Files[2].Path)
+	require.True(t, snap.Files[2].Earlier)
+	require.Equal(t, st.State, snap.Files[2].State)
+
+	// What is interrupted now is of this mount, also when its session has left.
+	f := w.openFile("open")
+	f.writeAt(0, []byte("x"))
+	f.Interrupt("a test says so")
+	f.close()
+	require.Zero(t, w.up.Sessions())
+	require.False(t, w.status("open").Earlier)
+	w.rename("open", "renamed")
+	require.False(t, w.status("renamed").Earlier)
+}
+
 func TestADrainWaitsForTheComparison(t *testing.T) {
 	w := newHarness(t)
 	sent(t, w, 3*chunk, 1)
