@@ -75,6 +75,15 @@ func (u *Uploader) CompareWhile(key backing.Key, meanwhile func()) error {
 	return err
 }
 
+// AwaitsRename reports whether the comparison waits for the end of a rename.
+func (u *Uploader) AwaitsRename() bool {
+	if u.recovery.renames.TryRLock() {
+		u.recovery.renames.RUnlock()
+		return false
+	}
+	return true
+}
+
 // Completing reports whether the journal says that Complete was called for the
 // file and its answer is not known.
 func (u *Uploader) Completing(key backing.Key) bool {

@@ -421,7 +421,9 @@ func (u *Uploader) foundAt(r *journal.Record, path string) (f found, there bool)
 // that were moved meanwhile once more.
 func (u *Uploader) walkAll(fn func([]found) error) error {
 	r := u.recovery
-	r.movedMeanwhile() // the walk comes after these
+	r.mu.Lock()
+	r.moved = nil
+	r.mu.Unlock()
 	var page []found
 	flush := func() error {
 		defer func() { page = page[:0] }()

@@ -232,7 +232,7 @@ func TestNoRecordIsForgottenWhileItsDirectoryMoves(t *testing.T) {
 	require.Eventually(t, func() bool {
 		snap, err := w.up.Snapshot()
 		require.NoError(t, err)
-		return snap.Comparing == nil || snap.Comparing.Compared == snap.Comparing.Records
+		return snap.Comparing == nil || w.up.AwaitsRename()
 	}, patience, tick)
 	require.NoError(t, os.Rename(outside, w.path("e")))
 	w.up.Renamed("d", "e", backing.Key{}, true)
