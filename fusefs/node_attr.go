@@ -145,7 +145,8 @@ func (n *node) changing(p pathFD, mtime bool, do func() error) error {
 	if n.Mode() != unix.S_IFREG {
 		return do()
 	}
-	return n.root.Uploader.ChangeMetadata(do, uploader.MetadataChange{Key: n.key(), Mtime: mtime, Stat: p.info})
+	rel, _ := n.path()
+	return n.root.Uploader.ChangeMetadata(do, uploader.MetadataChange{Key: n.key(), Path: rel, Mtime: mtime, Stat: p.info})
 }
 
 // killsSetID reports whether a SETATTR with these valid bits asks to clear set-id

@@ -67,6 +67,10 @@ func (n *node) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, s
 // A daemon that is not root may own a file that it cannot read (mode 0200). It
 // gives itself the permission while it opens the file.
 func (n *node) openWritable(p pathFD) (f *os.File, err error) {
+	rel, _ := n.path()
+	if err := n.root.Uploader.Recover(n.key(), rel); err != nil {
+		return nil, err
+	}
 	f, err = p.open(unix.O_RDWR)
 	if err != unix.EACCES {
 		return f, err

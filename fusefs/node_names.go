@@ -100,7 +100,7 @@ func (n *node) Unlink(ctx context.Context, name string) syscall.Errno {
 	if err != nil {
 		return errnoOf(err)
 	}
-	err = n.root.Uploader.ChangeMetadata(func() error { return unix.Unlinkat(int(dir), name, 0) }, victim.metadata(2)...)
+	err = n.root.Uploader.ChangeMetadata(func() error { return unix.Unlinkat(int(dir), name, 0) }, victim.metadata(n.childPath(name), 2)...)
 	if err != nil {
 		return errnoOf(err)
 	}
@@ -157,10 +157,11 @@ func (n *node) Rename(ctx context.Context, name string, newParent fs.InodeEmbedd
 		}
 		defer exchanged.close()
 	}
+	defer n.root.Uploader.Renaming()()
 	// The paths are those from before: go-fuse's tree changes after this.
 	oldPath, newPath := n.childPath(name), to.childPath(newName)
-	changes := append(source.metadata(1), victim.metadata(2)...)
-	changes = append(changes, exchanged.metadata(1)...)
+	changes := append(source.metadata(oldPath, 1), victim.metadata(newPath, 2)...)
+	changes = append(changes, exchanged.metadata(newPath, 1)...)
 	err = n.root.Uploader.ChangeMetadata(func() error {
 		return unix.Renameat2(int(oldDir), name, int(newDir), newName, uint(flags))
 	}, changes...)
@@ -204,10 +205,10 @@ func openName(dir pathFD, name string) (pathFD, error) {
 	return pathFD(fd), err
 }
 
-// metadata is the change of a regular file with at least so many names, for
+// metadata is the change of a regular file at rel with at least so many names, for
 // [uploader.Uploader.ChangeMetadata]; none for another. A negative descriptor is no
 // file. One that loses its last name has no record any more.
-func (p pathFD) metadata(names uint32) []uploader.MetadataChange {
+func (p pathFD) metadata(rel string, names uint32) []uploader.MetadataChange {
 	if p < 0 {
 		return nil
 	}
@@ -215,7 +216,7 @@ func (p pathFD) metadata(names uint32) []uploader.MetadataChange {
 	if err != nil || st.fileType() != unix.S_IFREG || st.Nlink < names {
 		return nil
 	}
-	return []uploader.MetadataChange{{Key: st.key(), Stat: p.info}}
+	return []uploader.MetadataChange{{Key: st.key(), Path: rel, Stat: p.info}}
 }
 
 // nameRemoved tells the uploader that a file has lost the name rel.

@@ -69,6 +69,7 @@ type stackOptions struct {
 	State      string   // the state directory; one of the test's own if ""
 	API        local.Options
 	Share      *stack                          // whose API is used, instead of one of its own
+	Compare    <-chan struct{}                 // the comparison of old files waits for it; nil: it comes before the mount
 	Stall      time.Duration                   // after which a call without progress has failed; 10 s if 0
 	Wrap       func(http.Handler) http.Handler // around the API
 	Line       func(addr string) string        // a proxy before the API's address; returns its own
@@ -156,10 +157,15 @@ func (s *stack) mount() {
 		timeout = patience
 	}
 	log := slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	headStart := patience
+	if s.opts.Compare != nil {
+		headStart = -1
+	}
 	s.Up, err = uploader.Open(uploader.Options{
 		Backend: retry.New(s.http, retry.Options{First: 5 * time.Millisecond, Max: 50 * time.Millisecond}),
 		Tree:    s.tree, StateDir: s.State, PartSize: part, Parallel: 4, Checksum: !s.opts.NoMD5,
 		Purpose: s.opts.Purpose, Names: s.opts.Names, CloseTimeout: timeout, Logger: log, BootID: procfs.BootID(),
+		HeadStart: headStart, CompareAfter: s.opts.Compare,
 		Background: s.opts.Background, Settle: s.opts.Settle,
 		Listing: uploader.ListingPolicy{Apart: 100 * time.Millisecond, Limit: 10 * time.Second},
 	})

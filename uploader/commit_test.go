@@ -79,13 +79,13 @@ func TestAJournalThatCannotBeWrittenStopsTheWriter(t *testing.T) {
 	w := newHarness(t)
 	require.NoError(t, w.put("f", data(10, 1)))
 	require.True(t, w.up.AwaitSessions(t.Context(), 0), "nothing of it is still to be recorded")
-	before := w.uploaded("f")
 	require.NoError(t, uploader.RefuseRecords(w.opts.StateDir))
 
 	_, err := w.tryOpen("g")
 	require.Error(t, err)
 	require.NoError(t, uploader.AcceptRecords(w.opts.StateDir))
 	f := w.openFile("f")
+	before := w.uploaded("f")
 	require.NoError(t, uploader.RefuseRecords(w.opts.StateDir))
 	_, err = f.Change(0, 1, func() (int64, error) {
 		t.Error("the change happened although the journal does not know of it")

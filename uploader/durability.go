@@ -156,18 +156,18 @@ func syncFile(file *os.File) (backing.Stamp, error) {
 // content the next mount will rely on. No session works any more; a writer in
 // passthrough may.
 func (u *Uploader) syncTree() error {
-	rows, err := u.journal.All()
-	if err != nil {
-		return err
+	type content struct {
+		key   backing.Key
+		stamp backing.Stamp
 	}
-	was := map[*journal.Record]backing.Stamp{}
-	for _, r := range rows {
-		if now, ok := u.recordedContent(r); ok && r.Durable != now {
-			was[r] = now
+	var was []content // in the order of the keys
+	err := u.eachToSync(func(r *journal.Record, now backing.Stamp) {
+		if r.Durable != now {
+			was = append(was, content{r.Key, now})
 		}
-	}
-	if len(was) == 0 {
-		return nil
+	}, nil)
+	if err != nil || len(was) == 0 {
+		return err
 	}
 	if !backing.FineTimes() {
 		time.Sleep(coarseTick) // a write in the same tick would not show
@@ -176,12 +176,43 @@ func (u *Uploader) syncTree() error {
 		return fmt.Errorf("backing tree: %w", err)
 	}
 	durable := map[backing.Key]backing.Stamp{}
-	for r, before := range was {
-		if now, ok := u.recordedContent(r); ok && now == before {
+	return u.eachToSync(func(r *journal.Record, now backing.Stamp) {
+		for len(was) > 0 && keyLess(was[0].key, r.Key) {
+			was = was[1:]
+		}
+		if len(was) > 0 && was[0] == (content{r.Key, now}) {
 			durable[r.Key] = now
 		}
+	}, func() error {
+		if len(durable) == 0 {
+			return nil
+		}
+		defer clear(durable)
+		return u.journal.MarkDurable(durable)
+	})
+}
+
+// eachToSync calls do for each file that has the content of its record, and after for
+// each page of them.
+func (u *Uploader) eachToSync(do func(r *journal.Record, now backing.Stamp), after func() error) error {
+	for key := journal.First; ; {
+		page, err := u.journal.After(key, recoveryPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, r := range page {
+			if now, ok := u.recordedContent(r); ok {
+				do(r, now)
+			}
+		}
+		key = page[len(page)-1].Key
+		if after == nil {
+			continue
+		}
+		if err := after(); err != nil {
+			return err
+		}
 	}
-	return u.journal.MarkDurable(durable)
 }
 
 // recordedContent is the stamp of a file that has the content of its record; ok is

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path/filepath"
 
@@ -53,6 +54,34 @@ func (u *Uploader) Recorded(key backing.Key) (state state.State, open bool, err 
 		return "", false, err
 	}
 	return r.State, r.Open, nil
+}
+
+// CompareWhile compares a file with its record, and calls meanwhile when it has been
+// found.
+func (u *Uploader) CompareWhile(key backing.Key, meanwhile func()) error {
+	c, err := u.recovery.begin(u.ctx, key)
+	if c == nil || err != nil {
+		return errors.Join(errors.New("compared already"), err)
+	}
+	r, err := u.journal.Get(key)
+	if err == nil {
+		f, there := u.foundAt(r, r.Path)
+		meanwhile()
+		if err = fs.ErrNotExist; there {
+			err = u.resume(r, f)
+		}
+	}
+	c.end(err)
+	return err
+}
+
+// AwaitsRename reports whether the comparison waits for the end of a rename.
+func (u *Uploader) AwaitsRename() bool {
+	if u.recovery.renames.TryRLock() {
+		u.recovery.renames.RUnlock()
+		return false
+	}
+	return true
 }
 
 // Completing reports whether the journal says that Complete was called for the

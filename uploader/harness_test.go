@@ -67,6 +67,7 @@ func newHarness(t testing.TB, change ...func(*uploader.Options)) *harness {
 		Checksum:  true,
 		Logger:    slog.New(w.log),
 		BootID:    "a boot",
+		HeadStart: patience,
 		Listing:   uploader.ListingPolicy{Apart: 5 * time.Millisecond, Limit: 200 * time.Millisecond},
 	}
 	require.NoError(t, os.Mkdir(w.opts.StateDir, 0o700))

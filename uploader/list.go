@@ -32,7 +32,7 @@ func (u *Uploader) Snapshot() (Snapshot, error) { return u.Find(Query{}) }
 
 // Totals is [Uploader.Snapshot] without files.
 func (u *Uploader) Totals() (Snapshot, error) {
-	snap := Snapshot{Parallel: u.schedule.parallel(), InFlight: u.schedule.largeParts()}
+	snap := Snapshot{Parallel: u.schedule.parallel(), InFlight: u.schedule.largeParts(), Comparing: u.recovery.progress()}
 	snap.Sending, snap.Queued = u.sending(time.Now())
 	var err error
 	snap.Counts, err = u.journal.Counts()
@@ -109,7 +109,7 @@ func (u *Uploader) statusNow(r *journal.Record, now time.Time) (*Status, error) 
 	if err := u.journal.LoadLists(r); err != nil {
 		return nil, err
 	}
-	return u.statusOf(r, nil, time.Time{}).at(now), nil
+	return u.recorded(r, now), nil
 }
 
 // working names files of which something is under way, or that wait for that, and says

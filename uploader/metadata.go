@@ -11,6 +11,7 @@ import (
 // MetadataChange is a file whose metadata a call changes, and whose content it leaves.
 type MetadataChange struct {
 	Key   backing.Key
+	Path  string
 	Mtime bool                         // the call may set the modification time
 	Stat  func() (backing.Info, error) // describes the file, before the call and after it
 }
@@ -59,6 +60,9 @@ func (u *Uploader) ChangeMetadata(do func() error, files ...MetadataChange) erro
 // refRecorded finds the session of a file in the table, or makes one where the journal
 // has a record that the change concerns; else it is nil.
 func (u *Uploader) refRecorded(f MetadataChange) *session {
+	if err := u.look(f.Key, f.Path); err != nil && u.ctx.Err() == nil {
+		u.log.Error("not compared with its record", "path", f.Path, "error", err)
+	}
 	u.mu.Lock()
 	s := u.sessions[f.Key]
 	if s != nil {

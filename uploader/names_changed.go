@@ -4,7 +4,15 @@ import (
 	"strings"
 
 	"uploadfs/uploader/backing"
+	"uploadfs/uploader/state"
 )
+
+// Renaming precedes a rename, and renamed follows the call of Renamed or Exchanged for
+// it. Meanwhile no file is taken for one that is nowhere in the tree.
+func (u *Uploader) Renaming() (renamed func()) {
+	u.recovery.renames.RLock()
+	return u.recovery.renames.RUnlock
+}
 
 // Renamed tells that a file, or a directory with all below it, has another name.
 // A held file with a final name is sent now.
@@ -13,6 +21,7 @@ func (u *Uploader) Renamed(from, to string, key backing.Key, dir bool) {
 		u.named(key, to)
 		return
 	}
+	u.recovery.directoryMoved([]move{{from, to}}, to)
 	u.moved(func(path string) (string, bool) { return rebase(path, from, to) })
 	u.recordMove(from, to)
 }
@@ -61,6 +70,9 @@ func (u *Uploader) Linked(key backing.Key, path string) {
 
 // named gives the file the name that it is known by from now on.
 func (u *Uploader) named(key backing.Key, path string) {
+	if err := u.look(key, path); err != nil {
+		u.log.Error("not compared with its record", "path", path, "error", err)
+	}
 	u.mu.Lock()
 	busy := u.sessions[key] != nil
 	u.mu.Unlock()
@@ -87,17 +99,19 @@ func (u *Uploader) named(key backing.Key, path string) {
 
 // Exchanged tells that two names have changed places, with all below them.
 func (u *Uploader) Exchanged(a, b string) {
+	// No path below the mount begins with a slash, so nothing is in its way.
+	const aside = "/aside"
+	moves := []move{{a, aside}, {b, a}, {aside, b}}
+	u.recovery.directoryMoved(moves, a, b)
 	u.moved(func(path string) (string, bool) {
 		if now, ok := rebase(path, a, b); ok {
 			return now, true
 		}
 		return rebase(path, b, a)
 	})
-	// No path below the mount begins with a slash, so nothing is in its way.
-	const aside = "/aside"
-	u.recordMove(a, aside)
-	u.recordMove(b, a)
-	u.recordMove(aside, b)
+	for _, m := range moves {
+		u.recordMove(m.from, m.to)
+	}
 	for _, path := range []string{a, b} {
 		if info, err := u.tree.Stat(path); err == nil && info.Regular() {
 			u.named(info.Key, path)
@@ -110,10 +124,7 @@ func (u *Uploader) Exchanged(a, b string) {
 // is one, stays at the API.
 func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 	if !last {
-		u.mu.Lock()
-		s := u.sessions[key]
-		u.mu.Unlock()
-		if s == nil || s.status.Load().Path != path {
+		if u.goesBy(key) != path {
 			return
 		}
 		if other, err := u.tree.Find(key, path); err == nil {
@@ -121,12 +132,7 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 		}
 		return
 	}
-	u.mu.Lock()
-	s := u.sessions[key]
-	if s != nil {
-		s.refs++
-	}
-	u.mu.Unlock()
+	s := u.refRemoved(key)
 	if s != nil {
 		defer u.unref(s)
 		s.mu.Lock()
@@ -144,4 +150,44 @@ func (u *Uploader) Removed(key backing.Key, path string, last bool) {
 	if err := u.journal.Delete(key); err != nil {
 		u.log.Error("not forgotten", "path", path, "error", err)
 	}
+}
+
+// goesBy is the name by which a file is known that has work, or is named by Snapshot; ""
+// for another.
+func (u *Uploader) goesBy(key backing.Key) string {
+	u.mu.Lock()
+	s := u.sessions[key]
+	u.mu.Unlock()
+	if s != nil {
+		return s.status.Load().Path
+	}
+	r, err := u.journal.Get(key)
+	if err != nil || r == nil || r.State == state.Completed || r.State == state.Empty {
+		return ""
+	}
+	return r.Path
+}
+
+// refRemoved finds the session of a file that has no name any more, or makes it where
+// its Upload is to be cancelled; else it is nil.
+func (u *Uploader) refRemoved(key backing.Key) *session {
+	u.forgetLook(key)
+	u.mu.Lock()
+	s := u.sessions[key]
+	if s != nil {
+		s.refs++
+	}
+	u.mu.Unlock()
+	if s != nil || u.ctx.Err() != nil {
+		return s
+	}
+	r, err := u.journal.Get(key)
+	if err != nil || r == nil || r.State == state.Completed || r.Upload.ID == "" {
+		return nil
+	}
+	if s, err = u.refKey(key, ""); err != nil {
+		u.log.Error("upload not cancelled; it expires by itself", "upload", r.Upload.ID, "error", err)
+		return nil
+	}
+	return s
 }

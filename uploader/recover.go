@@ -13,7 +13,7 @@ import (
 	"uploadfs/uploader/state"
 )
 
-// recover compares the journal with the tree and goes on where the last daemon
+// A mount compares the journal with the tree and goes on where the last daemon
 // stopped. It decides by what the journal was told before the effect:
 //
 //   - A file whose last close had been seen is sent, if its content is still that of
@@ -24,109 +24,13 @@ import (
 //   - A file that the journal does not know was made behind the mount, or the
 //     last records were lost with the power: interrupted too.
 //   - A file that a program still writes to is watched until it has gone.
-func (u *Uploader) recover() error {
-	seen := map[backing.Key]found{}
-	err := u.tree.Walk(func(rel string, info backing.Info) error {
-		if _, again := seen[info.Key]; !again {
-			seen[info.Key] = found{rel, info}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("backing tree: %w", err)
-	}
-	rows, err := u.journal.All()
-	if err != nil {
-		return err
-	}
-	if err := u.rekey(rows, seen); err != nil {
-		return err
-	}
-	var doubtful []*journal.Record
-	for _, r := range rows {
-		f, there := seen[r.Key]
-		delete(seen, r.Key)
-		if !there {
-			if err := u.journal.Delete(r.Key); err != nil {
-				return err
-			}
-			continue
-		}
-		later, err := u.resume(r, f)
-		if err != nil {
-			return err
-		}
-		if later {
-			doubtful = append(doubtful, r)
-		}
-	}
-	for key, f := range seen {
-		if f.info.Size == 0 {
-			continue
-		}
-		r := &journal.Record{Key: key, State: state.Empty, Since: time.Now()}
-		if err := u.keep(r, f, reasonNoRecord); err != nil {
-			return err
-		}
-	}
-	if len(doubtful) > 0 {
-		u.wg.Go(func() { u.compareCompleted(doubtful) })
-	}
-	return nil
-}
+//
+// In which order and when, is in recovery.go.
 
 // found is a file of the tree, under one of its names.
 type found struct {
 	path string
 	info backing.Info
-}
-
-// rekey gives the records of a tree that was copied or restored the keys that the
-// files at their paths have now. Whether a file fits its record is decided as for
-// any other.
-func (u *Uploader) rekey(rows []*journal.Record, seen map[backing.Key]found) error {
-	taken := map[backing.Key]bool{}
-	var lost []*journal.Record
-	for _, r := range rows {
-		if f, there := seen[r.Key]; there && u.sameFile(r, f) {
-			taken[r.Key] = true
-		} else {
-			lost = append(lost, r)
-		}
-	}
-	moves := map[backing.Key]backing.Key{}
-	for _, r := range lost {
-		info, err := u.tree.Stat(r.Path)
-		if _, there := seen[info.Key]; err != nil || !there || taken[info.Key] {
-			continue
-		}
-		taken[info.Key] = true
-		moves[r.Key] = info.Key
-	}
-	if len(moves) == 0 {
-		return nil
-	}
-	u.log.Info("the tree is a copy: files are known by their paths", "files", len(moves))
-	for _, r := range lost {
-		if _, moves := moves[r.Key]; moves {
-			continue
-		}
-		// What has no file any more must not be in another one's way.
-		if err := u.journal.Delete(r.Key); err != nil {
-			return err
-		}
-	}
-	if err := u.journal.Rekey(moves); err != nil {
-		return err
-	}
-	for _, r := range lost {
-		if to, moved := moves[r.Key]; moved {
-			r.Key, r.Ctime, r.Durable.Ctime = to, 0, 0
-		} else {
-			r.Key = backing.Key{} // deleted already
-		}
-	}
-	return nil
 }
 
 // sameFile reports whether f is the file of the record, whose key it has. Where the
@@ -150,48 +54,48 @@ func (u *Uploader) renamedSince(r *journal.Record, f found) bool {
 	return err != nil || info.Key != r.Key // else it is one of several names
 }
 
-// resume goes on with one file. later says that it is to be compared in the background.
-func (u *Uploader) resume(r *journal.Record, f found) (later bool, err error) {
+// resume goes on with one file.
+func (u *Uploader) resume(r *journal.Record, f found) error {
 	if r.Temporary && !u.names.staysTemporary(f.path) && u.renamedSince(r, f) {
 		r.Temporary = false
 	}
 	known, err := u.factsOf(r, &f)
 	if err != nil {
-		return false, err
+		return err
 	}
-	wasOpen := r.Open
+	stale := r.Open || r.Path != f.path // the record is not what it was
 	r.Open, r.Path = false, f.path
 	d := decide(known)
 	if d.compare {
 		if known.sent, err = u.compareSent(r, f); err != nil {
-			return false, err
+			return err
 		}
 		d = decide(known)
 	}
 	switch {
 	case d.watch:
 		r.Open = true
-		return false, u.load(r, (*session).watchOutlived)
+		return u.load(r, (*session).watchOutlived)
 	case d.to == state.Interrupted:
-		return false, u.keep(r, f, d.reason)
+		return u.keep(r, f, d.reason)
 	case d.to != "":
 		r.Err, r.Kind = "", api.Transient
 		u.accept(r, f.info)
-		return false, u.load(r, func(s *session) {
+		return u.load(r, func(s *session) {
 			if known.writer == backing.Unknown {
 				s.watchCommit()
 			}
 			s.carryOut(d)
 		})
-	case r.State == state.Interrupted, r.State == state.Failed:
-		return false, u.load(r, nil)
+	case r.State == state.Failed:
+		return u.load(r, nil)
 	case known.sent == sentAll, r.State == state.Excluded && known.survived == backing.Yes && r.Boot != u.boot:
 		u.accept(r, f.info)
-		return false, u.journal.Put(r)
-	case wasOpen: // the record is not what it was
-		err = u.journal.Put(r)
+		return u.journal.Put(r)
+	case stale:
+		return u.journal.Put(r)
 	}
-	return d.compareLater, err
+	return nil
 }
 
 // accept records that the file has the content of its record. Where that was not
@@ -349,22 +253,6 @@ func compareParts(ctx context.Context, file io.ReaderAt, parts []journal.Part, s
 	return sentAll, nil
 }
 
-// compareCompleted compares local copies that a power cut may have damaged with what
-// was sent, one after the other, until the Uploader is closed. Those that were not
-// compared by then are compared by the next mount.
-func (u *Uploader) compareCompleted(doubtful []*journal.Record) {
-	for _, r := range doubtful {
-		if u.ctx.Err() != nil {
-			return
-		}
-		if err := u.compareCopy(r); err != nil && u.ctx.Err() == nil {
-			u.log.Error("not compared with its File", "path", r.Path, "file", r.FileID, "error", err)
-		}
-	}
-	u.journal.Sync()
-	u.log.Info("completed files compared after a restart of the machine", "files", len(doubtful))
-}
-
 // compareCopy compares the local copy of a File with what was sent.
 func (u *Uploader) compareCopy(r *journal.Record) error {
 	s, err := u.refKey(r.Key, r.Path)
@@ -414,17 +302,40 @@ func (u *Uploader) compareCopy(r *journal.Record) error {
 	return nil
 }
 
-// keep makes the file interrupted.
+// keep makes a file interrupted that has no session.
 func (u *Uploader) keep(r *journal.Record, f found, reason string) error {
-	r.Path, r.Open, r.Size = f.path, false, f.info.Size
 	if err := u.dropResult(r); err != nil {
 		return err
 	}
+	u.interrupted(r, f, reason)
+	if err := u.journal.Put(r); err != nil {
+		return err
+	}
+	return u.reportKept(r)
+}
+
+// reportKept tells Options.Ended of interrupted files that have no session.
+func (u *Uploader) reportKept(records ...*journal.Record) error {
+	if u.opts.Ended == nil {
+		return nil
+	}
+	for _, r := range records {
+		if err := u.journal.LoadLists(r); err != nil {
+			return err
+		}
+		u.opts.Ended(u.recorded(r, time.Now()))
+	}
+	return nil
+}
+
+// interrupted makes the record, which is of another state, one of an interrupted file.
+// An earlier mount left it so.
+func (u *Uploader) interrupted(r *journal.Record, f found, reason string) {
+	r.Path, r.Open, r.Size = f.path, false, f.info.Size
+	r.State, r.Since = state.Interrupted, time.Now()
+	cause := interruption(reason)
+	r.Err, r.Kind = api.OneLine(cause), cause.Kind
 	u.log.Warn("interrupted", "path", r.Path, "why", reason)
-	return u.load(r, func(s *session) {
-		s.leftFailed = true
-		s.keep(reason)
-	})
 }
 
 // keep makes the file interrupted, whatever it was. mu is held.
@@ -449,44 +360,68 @@ func (u *Uploader) dropResult(r *journal.Record) error {
 	return u.journal.DropParts(r.Key)
 }
 
-// load puts the session of a record into the table, with the transfer that its
-// Upload can still take up, and lets then do the rest.
+// load makes the session of a record, with the transfer that its Upload can still take
+// up, and lets then do the rest. It stays in the table while it has work.
 func (u *Uploader) load(r *journal.Record, then func(*session)) error {
 	if err := u.journal.LoadLists(r); err != nil { // of thousands that wait for their turn, few have any
 		return err
 	}
-	s := newSession(u, r.Key)
-	s.rec, s.resumed, s.leftFailed = *r, true, r.State.Kept()
-	s.content.size = r.Size
-	u.mu.Lock()
-	u.sessions[r.Key] = s
-	u.mu.Unlock()
-	s.mu.Lock()
+	s := u.refLoaded(r)
+	defer u.unref(s)
 	defer s.mu.Unlock()
-	if r.State == state.Failed && r.Kind == api.Damaged {
-		// Which bytes are missing is forgotten, so only a file that is
-		// written anew from its start is known to be whole.
-		s.lost.addAll(s.standingError())
-	}
-	s.reuse()
-	s.publish()
 	if then != nil {
 		then(s)
 	}
 	return nil
 }
 
+// refLoaded puts the session of a record into the table, as refKey does. Its mutex is
+// held, so that its state is not seen before it is decided.
+func (u *Uploader) refLoaded(r *journal.Record) *session {
+	s := newSession(u, r.Key)
+	s.mu.Lock() // before Uploader.mu: no other goroutine has the session
+	s.takeIn(r)
+	s.publish()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s.refs++
+	u.sessions[r.Key] = s
+	return s
+}
+
+// takeIn makes the session of a file of which nothing is known but its record. mu is
+// held.
+func (s *session) takeIn(r *journal.Record) {
+	s.rec = *r
+	s.content.size = r.Size
+	switch r.State {
+	case state.Completed, state.Empty:
+		return
+	}
+	s.resumed, s.leftFailed = true, r.State.Kept() && !s.u.troubled.has(r.Key)
+	if r.State == state.Failed && r.Kind == api.Damaged {
+		// Which bytes are missing is forgotten, so only a file that is
+		// written anew from its start is known to be whole.
+		s.lost.addAll(s.standingError())
+	}
+	s.reuse()
+}
+
 // reuse takes up the Upload of the record where it has not expired, or may have
 // been completed: what the API has acknowledged counts if it still equals the
 // file. mu is held.
 func (s *session) reuse() {
-	up := s.rec.Upload
-	expired := time.Now().After(up.ExpiresAt) && !s.rec.Completing
-	if up.ID == "" || s.rec.Spec.Bytes != s.content.size || expired {
+	r := &s.rec
+	if !reusable(r, s.content.size) {
 		return
 	}
-	spec, created, parts := s.rec.Spec, s.rec.CreatedAt, s.rec.Parts
-	x := s.newTransfer(spec.Bytes)
-	x.declared(spec, up, created)
-	x.resumed(parts, s.u.chunk)
+	x := s.newTransfer(r.Spec.Bytes)
+	x.declared(r.Spec, r.Upload, r.CreatedAt)
+	x.resumed(r.Parts, s.u.chunk)
+}
+
+// reusable reports whether the Upload of the record can take a content of size bytes.
+func reusable(r *journal.Record, size int64) bool {
+	expired := time.Now().After(r.Upload.ExpiresAt) && !r.Completing
+	return r.Upload.ID != "" && r.Spec.Bytes == size && !expired
 }

@@ -10,9 +10,14 @@ import (
 )
 
 // RetryBelow is [Uploader.Retry] for every failed or interrupted file in a directory and
-// below it, "" for the whole tree. It returns how many are tried again. The error joins
-// those of the others.
+// below it, "" for the whole tree. It waits until the mount knows all of them. It returns
+// how many are tried again. The error joins those of the others.
 func (u *Uploader) RetryBelow(dir string) (n int, err error) {
+	select {
+	case <-u.recovery.ended:
+	case <-u.ctx.Done():
+		return 0, context.Cause(u.ctx)
+	}
 	paths, err := u.journal.Below(dir, []state.State{state.Failed, state.Interrupted})
 	if err != nil {
 		return 0, err

@@ -172,7 +172,7 @@ func (s *session) publish() {
 	st := s.u.statusOf(&s.rec, s.xfer, s.commits.nextAttempt)
 	st.live.calls, st.live.flow = &s.job.calls, &s.flow
 	if s.xfer != nil {
-		st.Parts = s.partLetters(s.xfer)
+		st.Parts = s.xfer.letters(s.current)
 	}
 	if !s.rec.State.Committing() {
 		s.pending = time.Time{}
@@ -371,9 +371,14 @@ func (s *session) interrupt(reason string) {
 	s.commits.requested, s.commits.next = s.content.gen, nil
 	s.settling.reset()
 	s.rec.Size = s.content.size
-	cause := &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
+	cause := interruption(reason)
 	s.move(state.Interrupted, cause)
 	s.answerRest(cause)
+}
+
+// interruption is the error of content that is unfinished for this reason.
+func interruption(reason string) *api.Error {
+	return &api.Error{Kind: api.Interrupted, Message: reason + "; `uploadfs retry` sends it as it is"}
 }
 
 // standingError is the error that holds for the content as it is: of failed and

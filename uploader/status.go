@@ -77,8 +77,8 @@ const (
 	PartFailed  = 'f' // the last attempt failed, and there will be another one
 )
 
-// partLetters are the letters of the parts of x. mu is held.
-func (s *session) partLetters(x *transfer) string {
+// letters are the letters of the parts, of which those that are current equal the file.
+func (x *transfer) letters(current func(*part) bool) string {
 	letters := make([]byte, 0, len(x.parts))
 	for _, p := range x.parts {
 		letter := byte(PartWaiting)
@@ -87,7 +87,7 @@ func (s *session) partLetters(x *transfer) string {
 			letter = PartFailed
 		case p.sending:
 			letter = PartSending
-		case s.current(p):
+		case current(p):
 			letter = PartAcked
 		case p.id != "" && p.matched:
 			letter = PartChanged
@@ -134,6 +134,9 @@ type Snapshot struct {
 	InFlight int                 `json:"in_flight"` // large parts under way
 	Queued   int                 `json:"queued"`    // files among those that are uploading, of which nothing is under way
 	Sending  Sending             `json:"sending"`
+
+	// Comparing is there while some files stand as the last mount left them.
+	Comparing *Comparing `json:"comparing,omitempty"`
 }
 
 // Sending is the sum of all files that are uploading or retrying.
@@ -143,9 +146,20 @@ type Sending struct {
 	Progress
 }
 
+// Comparing is how far the comparison of the tree with the journal has got.
+type Comparing struct {
+	Compared int    `json:"compared"`        // records
+	Records  int    `json:"records"`         // all that there were
+	Error    string `json:"error,omitempty"` // why the others are compared only when they are used
+}
+
 // Status is what is known of the file with this key, whose name is path now. It
-// never waits for anything but a look into the journal.
+// never waits for anything but a look into the journal, and for the comparison of the
+// file with it where that has not been done since the mount.
 func (u *Uploader) Status(key backing.Key, path string) *Status {
+	if err := u.look(key, path); err != nil && u.ctx.Err() == nil {
+		u.log.Error("not compared with its record", "path", path, "error", err)
+	}
 	u.mu.Lock()
 	s := u.sessions[key]
 	u.mu.Unlock()
@@ -164,7 +178,31 @@ func (u *Uploader) Status(key backing.Key, path string) *Status {
 		r = &journal.Record{Key: key, State: state.Empty}
 	}
 	r.Path = path
-	return u.statusOf(r, nil, time.Time{}).at(time.Now())
+	return u.recorded(r, time.Now())
+}
+
+// recorded is the status of a file without a session.
+func (u *Uploader) recorded(r *journal.Record, now time.Time) *Status {
+	x := u.planned(r)
+	st := u.statusOf(r, x, time.Time{})
+	if x != nil {
+		st.Parts = x.letters(func(*part) bool { return false })
+	}
+	if r.State.Committing() {
+		st.Pending = r.Since // not compared yet
+	}
+	return st.at(now)
+}
+
+// planned is what is to be sent of a file without a session; nil if its Upload is not
+// gone on with.
+func (u *Uploader) planned(r *journal.Record) *transfer {
+	if r.State != state.Interrupted || !reusable(r, r.Size) {
+		return nil
+	}
+	x := &transfer{spec: r.Spec}
+	x.resumed(r.Parts, u.chunk)
+	return x
 }
 
 // sending is the sum of all files that are on their way, and how many of them wait for

@@ -30,7 +30,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"sort"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -61,13 +61,15 @@ type Options struct {
 	Checksum     bool          // send the MD5 with Complete
 	Purpose      string        // where no attribute says another
 	Names        NamePolicy
-	CloseTimeout time.Duration // how long Commit waits without one acknowledged byte; 0 is for ever
-	Background   bool          // no close waits
-	Settle       time.Duration // where none does, a file is sent when it has been closed and quiet for so long
-	SyncAfter    time.Duration // a closed file that waits so long is brought to the disk; 0 is DefaultSyncAfter
-	SyncOnClose  bool          // Close brings the tree to the disk
-	BootID       string        // of the running kernel; "": not known, and then no earlier boot is this one
-	Listing      ListingPolicy // how the File of a lost answer to Complete is looked for
+	CloseTimeout time.Duration   // how long Commit waits without one acknowledged byte; 0 is for ever
+	Background   bool            // no close waits
+	Settle       time.Duration   // where none does, a file is sent when it has been closed and quiet for so long
+	SyncAfter    time.Duration   // a closed file that waits so long is brought to the disk; 0 is DefaultSyncAfter
+	SyncOnClose  bool            // Close brings the tree to the disk
+	HeadStart    time.Duration   // how long Open waits until tree and journal are compared; 0 is DefaultHeadStart, below 0 not at all
+	CompareAfter <-chan struct{} // what the comparison behind the mount waits for, in tests; nil for nothing
+	BootID       string          // of the running kernel; "": not known, and then no earlier boot is this one
+	Listing      ListingPolicy   // how the File of a lost answer to Complete is looked for
 	Logger       *slog.Logger
 
 	// Ended is told of each file that becomes completed, failed or interrupted, unless
@@ -92,7 +94,9 @@ type Uploader struct {
 	stop context.CancelCauseFunc
 	wg   sync.WaitGroup // every goroutine of ours
 
-	recovered bool // recover has ended well
+	opened    bool          // a tree, without an error
+	recovery  *recovery     // the comparison of the tree with the journal
+	headStart time.Duration // Options.HeadStart
 
 	onUnreported atomic.Pointer[func(backing.Key)] // see OnUnreportedChange
 
@@ -115,8 +119,9 @@ type Uploader struct {
 
 // Open opens the journal in o.StateDir and goes on with what an earlier daemon
 // left: files whose last close had been seen are sent, in the background; those
-// that were still open are interrupted. Nothing is touched if the journal is
-// damaged or of a later version.
+// that were still open are interrupted. It does not wait until all files have been
+// compared with the journal. Nothing is touched if the journal is damaged or of a
+// later version.
 func Open(o Options) (*Uploader, error) {
 	if o.Parallel == 0 {
 		o.Parallel = DefaultParallel
@@ -143,8 +148,10 @@ func Open(o Options) (*Uploader, error) {
 		putting:  map[backing.Key]bool{},
 		changed:  make(chan struct{}),
 		boot:     o.BootID,
-		syncs:    pendingSyncs{after: o.SyncAfter, wake: make(chan struct{}, 1)},
+		recovery: newRecovery(), headStart: o.HeadStart,
+		syncs: pendingSyncs{after: o.SyncAfter, wake: make(chan struct{}, 1)},
 	}
+	u.recovery.follow = u.followMoves
 	if o.PartSize == 0 {
 		u.chunk, u.block = api.MaxPart, api.MinPart
 	}
@@ -157,6 +164,9 @@ func Open(o Options) (*Uploader, error) {
 	if u.syncs.after == 0 {
 		u.syncs.after = DefaultSyncAfter
 	}
+	if u.headStart == 0 {
+		u.headStart = DefaultHeadStart
+	}
 	u.ctx, u.stop = context.WithCancelCause(context.Background())
 	var err error
 	if u.journal, err = journal.Open(o.StateDir, o.Logger); err != nil {
@@ -166,12 +176,12 @@ func Open(o Options) (*Uploader, error) {
 		err = u.journal.Forget(time.Now().Add(-putRemembered))
 	} else {
 		u.wg.Go(u.syncPending)
-		err = u.recover()
+		err = u.startRecovery()
 	}
 	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
-	u.recovered = o.Tree != nil
+	u.opened = o.Tree != nil
 	return u, nil
 }
 
@@ -180,6 +190,7 @@ func Open(o Options) (*Uploader, error) {
 // also waits until the tree is on the disk, and records that.
 func (u *Uploader) Close() error {
 	u.stop(&api.Error{Kind: api.Stopped, Message: "unmounted before it was uploaded; it goes on at the next mount"})
+	u.recovery.stop()
 	u.mu.Lock()
 	var all []*session
 	for _, s := range u.sessions {
@@ -200,7 +211,7 @@ func (u *Uploader) Close() error {
 		s.mu.Unlock()
 	}
 	u.wg.Wait()
-	if u.recovered && u.opts.SyncOnClose {
+	if u.opened && u.opts.SyncOnClose {
 		if err := u.syncTree(); err != nil {
 			u.log.Warn("not recorded as on the disk; after a restart of the machine it is compared", "error", err)
 		}
@@ -223,6 +234,9 @@ func (s *session) reportChange() {
 // refKey finds the session of a file, or makes it from what the journal knows, and
 // keeps it in the table until unref. path is its name, "" for that of the journal.
 func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
+	if err := u.look(key, path); err != nil {
+		return nil, err
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	s := u.sessions[key]
@@ -232,14 +246,16 @@ func (u *Uploader) refKey(key backing.Key, path string) (*session, error) {
 		if err != nil {
 			return nil, err
 		}
-		if r != nil {
-			s.rec = *r
+		switch {
+		case r != nil && u.tree != nil:
+			s.takeIn(r)
+		case r != nil:
+			s.rec, s.content.size = *r, r.Size // OpenPut decides
 		}
 		if path != "" {
 			s.rec.Path = path
 		}
-		s.content.size = s.rec.Size
-		s.status.Store(u.statusOf(&s.rec, nil, time.Time{}))
+		s.publish()
 		u.sessions[key] = s
 	}
 	s.refs++
@@ -263,10 +279,16 @@ func (u *Uploader) unref(s *session) {
 	// It may have left already, and another have come for the same file.
 	if s.refs == 0 && s.idle() && u.sessions[s.key] == s {
 		delete(u.sessions, s.key)
+		if s.xfer != nil && u.tree != nil {
+			s.xfer.end(errIdle) // the next session of the file takes its Upload up again
+		}
 	}
 	close(u.changed)
 	u.changed = make(chan struct{})
 }
+
+// errIdle ends a transfer in memory, and not the Upload.
+var errIdle = errors.New("nothing is to be sent")
 
 // idle reports whether the session has neither a writer nor work. mu is held.
 func (s *session) idle() bool {
@@ -279,6 +301,8 @@ func (s *session) idle() bool {
 	switch s.rec.State {
 	case state.Completed, state.Empty, state.Excluded:
 		return true
+	case state.Interrupted:
+		return !s.lost.any() && len(s.commits.waiters) == 0
 	}
 	return s.unlinked || s.put != nil
 }
@@ -345,14 +369,15 @@ func (u *Uploader) Drain(ctx context.Context) []string {
 			s.mu.Unlock()
 		}
 		u.mu.Unlock()
-		if len(left) == 0 {
-			return nil
+		if len(left) == 0 && !u.comparing() {
+			return u.notCompared()
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			sort.Strings(left)
-			return left
+			left = append(left, u.notCompared()...)
+			slices.Sort(left)
+			return slices.Compact(left)
 		}
 	}
 }

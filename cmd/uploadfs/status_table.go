@@ -129,6 +129,14 @@ func printOverview(w io.Writer, s screen, kept, sending *mount.Report, now time.
 	return printFacts(w, sending, now)
 }
 
+// comparing says that states may still change, and why.
+func comparing(c *uploader.Comparing) string {
+	if c.Error != "" {
+		return "each file is compared with the journal when it is used: " + c.Error
+	}
+	return fmt.Sprintf("the tree with the journal, %d of %d files so far: the states of the others are those of the last mount", c.Compared, c.Records)
+}
+
 // printFacts prints what a mount is, and its numbers.
 func printFacts(w io.Writer, r *mount.Report, now time.Time) error {
 	t := columns(w)
@@ -144,6 +152,9 @@ func printFacts(w io.Writer, r *mount.Report, now time.Time) error {
 		row(t, "  sent", amount(r.Sending.Progress, r.Sending.Bytes, now))
 	}
 	row(t, "  files", counts(r.Counts, r.Queued))
+	if c := r.Comparing; c != nil {
+		row(t, "  comparing", comparing(c))
+	}
 	if r.Page != "" {
 		row(t, "  page", r.Page)
 	}

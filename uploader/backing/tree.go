@@ -152,8 +152,11 @@ func (t *Tree) Stat(rel string) (Info, error) {
 // Walk calls fn for every regular file of the tree, in no particular order; a
 // file with several names is seen under each. fs.SkipAll from fn ends the walk
 // without an error. What vanishes while the walk is under way is passed over.
-func (t *Tree) Walk(fn func(rel string, info Info) error) error {
-	err := t.walk("", fn)
+func (t *Tree) Walk(fn func(rel string, info Info) error) error { return t.WalkBelow("", fn) }
+
+// WalkBelow is Walk for the directory rel; one that is not there has no files.
+func (t *Tree) WalkBelow(rel string, fn func(rel string, info Info) error) error {
+	err := t.walk(rel, fn)
 	if err == fs.SkipAll {
 		return nil
 	}

@@ -79,13 +79,7 @@ func WithResolved(uploadID string) Also {
 // Put writes the row of r and its new superseded Files. It writes neither parts nor
 // completing, unless also says so.
 func (j *Journal) Put(r *Record, also ...Also) error {
-	steps := append(r.saveSuperseded(), step{
-		`INSERT OR REPLACE INTO files (` + columns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
-		[]any{int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
-			r.Spec.Filename, r.Spec.Purpose, r.Spec.MimeType, int64(r.Spec.Expires / time.Second),
-			r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
-			r.FileID, r.MD5, r.Err, int(r.Kind),
-			r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime, r.Temporary}})
+	steps := r.save()
 	for _, a := range also {
 		steps = append(steps, step(a))
 	}
@@ -96,13 +90,28 @@ func (j *Journal) Put(r *Record, also ...Also) error {
 	return nil
 }
 
+// save are the steps that write the row of r and its new superseded Files.
+func (r *Record) save() []step {
+	return append(r.saveSuperseded(), step{
+		`INSERT OR REPLACE INTO files (` + columns + `) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`,
+		[]any{int64(r.Key.Ino), r.Key.Birth, r.Path, string(r.State), r.Since.UnixNano(), r.Open, r.Size, r.Mtime,
+			r.Spec.Filename, r.Spec.Purpose, r.Spec.MimeType, int64(r.Spec.Expires / time.Second),
+			r.Spec.Bytes, r.Upload.ID, nanos(r.CreatedAt), nanos(r.Upload.ExpiresAt),
+			r.FileID, r.MD5, r.Err, int(r.Kind),
+			r.Ctime, r.Boot, r.Durable.Size, r.Durable.Mtime, r.Durable.Ctime, r.Temporary}})
+}
+
 // PutPart adds an acknowledged part, in the place of earlier ones that it
 // overlaps: they may have been cut differently.
 func (j *Journal) PutPart(key backing.Key, p Part) error {
 	return j.change(
 		step{`DELETE FROM parts WHERE ino=? AND birth=? AND off<? AND off+len>?`, []any{int64(key.Ino), key.Birth, p.Off + p.Len, p.Off}},
-		step{`INSERT INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
-			[]any{int64(key.Ino), key.Birth, p.Off, p.Len, int64(p.CRC), p.ID}})
+		insertPart(key, p))
+}
+
+func insertPart(key backing.Key, p Part) step {
+	return step{`INSERT INTO parts (ino, birth, off, len, crc, id) VALUES (?,?,?,?,?,?)`,
+		[]any{int64(key.Ino), key.Birth, p.Off, p.Len, int64(p.CRC), p.ID}}
 }
 
 // DropParts forgets the parts of a file, whose Upload has ended.

@@ -63,9 +63,10 @@ func main() {
 	scale := flag.Int64("scale", 1, "divide all sizes by `N`, to try the program out")
 	only := flag.String("only", "", "measure only the groups named, e.g. a,c")
 	paths := flag.String("paths", "", "write paths, e.g. passthrough,writeback; default: all that this user can have")
+	grow := flag.String("growth", "", "measure instead what mounts cost that have `N,N,…` old files, e.g. 1000,10000,100000,1000000")
 	flag.Parse()
 	b := &bench{bin: *bin, runs: *runs, scale: *scale}
-	fail(b.run(*only, *paths))
+	fail(b.run(*only, *paths, *grow))
 	b.print(os.Stdout)
 	if *out != "" {
 		data, err := json.MarshalIndent(map[string]any{
@@ -83,8 +84,9 @@ func fail(err error) {
 	}
 }
 
-// run measures the groups that only names ("" for all) in each write path.
-func (b *bench) run(only, paths string) (err error) {
+// run measures the groups that only names ("" for all) in each write path, or where it
+// is given, the growth.
+func (b *bench) run(only, paths, sizes string) (err error) {
 	if b.bin == "" {
 		return errors.New("name the binary to measure with -bin")
 	}
@@ -101,6 +103,10 @@ func (b *bench) run(only, paths string) (err error) {
 		name string
 		f    func(b *bench, path string) error
 	}{{"a", copies(true)}, {"b", copies(false)}, {"c", writesAlone}, {"d", readsBack}, {"e", slowLine}, {"f", smallFiles}, {"g", costs}, {"h", manyDescriptors}}
+	if sizes != "" {
+		path, _, _ := strings.Cut(paths, ",")
+		return growth(b, path, sizes)
+	}
 	for _, path := range strings.Split(paths, ",") {
 		for _, g := range groups {
 			if only != "" && !slices.Contains(strings.Split(only, ","), g.name) {

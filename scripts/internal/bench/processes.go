@@ -155,12 +155,17 @@ func (b *bench) mount(path string, srv *server, args ...string) (*mounted, error
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(b.bin, append(append([]string{"mount", "--state-dir", m.state, "--write-path", path}, args...), m.dir)...)
-	cmd.Env = append(os.Environ(), "OPENAI_API_KEY="+benchKey, "OPENAI_BASE_URL="+srv.url)
+	return m, m.begin(path, args...)
+}
+
+// begin mounts. It returns when the mount is ready.
+func (m *mounted) begin(path string, args ...string) error {
+	cmd := exec.Command(m.b.bin, append(append([]string{"mount", "--state-dir", m.state, "--write-path", path}, args...), m.dir)...)
+	cmd.Env = append(os.Environ(), "OPENAI_API_KEY="+benchKey, "OPENAI_BASE_URL="+m.srv.url)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("mount: %w: %s", err, out)
+		return fmt.Errorf("mount: %w: %s", err, out)
 	}
-	return m, nil
+	return nil
 }
 
 // stop unmounts. Work that is left is expected where the server refuses it.
