@@ -172,12 +172,7 @@ func (u *Uploader) goesBy(key backing.Key) string {
 // its Upload is to be cancelled; else it is nil.
 func (u *Uploader) refRemoved(key backing.Key) *session {
 	u.forgetLook(key)
-	u.mu.Lock()
-	s := u.sessions[key]
-	if s != nil {
-		s.refs++
-	}
-	u.mu.Unlock()
+	s := u.refInMemory(key)
 	if s != nil || u.ctx.Err() != nil {
 		return s
 	}
@@ -188,6 +183,17 @@ func (u *Uploader) refRemoved(key backing.Key) *session {
 	if s, err = u.refKey(key, ""); err != nil {
 		u.log.Error("upload not cancelled; it expires by itself", "upload", r.Upload.ID, "error", err)
 		return nil
+	}
+	return s
+}
+
+// refInMemory is the session of a file, as refKey gives it, where there is one; else nil.
+func (u *Uploader) refInMemory(key backing.Key) *session {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	s := u.sessions[key]
+	if s != nil {
+		s.refs++
 	}
 	return s
 }

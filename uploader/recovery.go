@@ -293,12 +293,10 @@ func (u *Uploader) notCompared() (paths []string) {
 		return nil
 	}
 	for _, s := range []state.State{state.Uploading, state.Retrying, state.Held} {
-		err := u.eachRecord(func(key backing.Key) ([]*journal.Record, error) {
-			return u.journal.AfterIn(s, key, recoveryPage)
-		}, func(r *journal.Record) error {
+		err := u.eachIn(s, func(r *journal.Record) error {
 			paths = append(paths, r.Path)
 			return nil
-		}, nil)
+		})
 		if err != nil {
 			u.log.Error("what is left is not known", "error", err)
 		}
@@ -349,9 +347,7 @@ func (u *Uploader) recoverAll() error {
 	u.recovery.total = total
 	u.recovery.mu.Unlock()
 	for _, s := range []state.State{state.Uploading, state.Retrying, state.Held, state.Failed, state.Writing} {
-		err := u.eachRecord(func(key backing.Key) ([]*journal.Record, error) {
-			return u.journal.AfterIn(s, key, recoveryPage)
-		}, u.recoverRecord, nil)
+		err := u.eachIn(s, u.recoverRecord)
 		if err != nil {
 			return err
 		}
@@ -389,6 +385,13 @@ func (u *Uploader) eachRecord(next func(key backing.Key) ([]*journal.Record, err
 			passed(page)
 		}
 	}
+}
+
+// eachIn calls do for each record of files in a state.
+func (u *Uploader) eachIn(in state.State, do func(*journal.Record) error) error {
+	return u.eachRecord(func(key backing.Key) ([]*journal.Record, error) {
+		return u.journal.AfterIn(in, key, recoveryPage)
+	}, do, nil)
 }
 
 // recoverRecord goes on with the file of a record, if it is at its path.
@@ -766,13 +769,7 @@ func (u *Uploader) takeRecord(key backing.Key, f found) (taken bool, err error) 
 // followMoves gives a file the path that it has after directories were moved, where it
 // was compared under an earlier one. Its key is reserved.
 func (u *Uploader) followMoves(key backing.Key, moves []move) {
-	u.mu.Lock()
-	s := u.sessions[key]
-	if s != nil {
-		s.refs++
-	}
-	u.mu.Unlock()
-	if s != nil {
+	if s := u.refInMemory(key); s != nil {
 		defer u.unref(s)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -819,9 +816,7 @@ func (u *Uploader) movedPath(key backing.Key, path string, moves []move) (now st
 // compared by then are compared by the next mount.
 func (u *Uploader) compareCompleted() error {
 	compared := 0
-	err := u.eachRecord(func(key backing.Key) ([]*journal.Record, error) {
-		return u.journal.AfterIn(state.Completed, key, recoveryPage)
-	}, func(r *journal.Record) error {
+	err := u.eachIn(state.Completed, func(r *journal.Record) error {
 		if r.Boot == u.boot && r.Ctime != 0 {
 			return nil
 		}
@@ -839,7 +834,7 @@ func (u *Uploader) compareCompleted() error {
 			u.log.Error("not compared with its File", "path", r.Path, "file", r.FileID, "error", err)
 		}
 		return nil
-	}, nil)
+	})
 	if compared > 0 {
 		u.journal.Sync()
 		u.log.Info("completed files compared after a restart of the machine", "files", compared)
